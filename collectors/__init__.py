@@ -1,0 +1,1 @@
+"""All that touches a torch module or a trainer. Installed as `spikewatch.collectors`."""

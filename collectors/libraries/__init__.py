@@ -1,0 +1,1 @@
+"""One file per SNN or quantization library: how its layers are recognised and read."""

@@ -1,0 +1,1 @@
+"""Rules, their states, and what happens when one fires."""

@@ -1,0 +1,50 @@
+"""What was found in a model, and the table that `attach()` prints of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+Kind = Literal["spiking", "ternary", "tap", "candidate"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One watched layer.
+
+    Attributes:
+        name: The module's qualified name, without the prefixes of wrappers (`module.`,
+            `_orig_mod.`); for a tap, the name given by the user.
+        kind: `spiking`, `ternary` (weights), `tap` (a functional neuron), or `candidate` (its code
+            can make spikes; the first forward pass decides).
+        library: Who makes such layers (`snntorch`, `spikingjelly`, `user`, …).
+        type: The module's class name.
+        note: What the user should know of how it is watched.
+    """
+
+    name: str
+    kind: Kind
+    library: str
+    type: str
+    note: str = ""
+
+
+def report(layers: Sequence[Layer], *, run: str, where: str, every: object) -> str:
+    """The short table that says what will be watched.
+
+    Args:
+        layers: In the model's order.
+        run: Name of the run.
+        where: The runs folder.
+        every: The sampling that the user asked for.
+    """
+    rows = [("layer", "kind", "type", "note")]
+    rows += [(x.name or "(model)", x.kind, f"{x.library}.{x.type}", x.note) for x in layers]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    n = len(layers)
+    head = f"spikewatch watches {n} layer{'s'[: n != 1]}, run {run!r} in {where} (every={every!r})"
+    return "\n".join([head, *lines])

@@ -1,0 +1,53 @@
+"""Amplitudes a of spikes {−a, 0, +a}, and the factors α of thresholds θ = α·mean|x|.
+
+A channel is one element of the parameter: one for a layer-wise amplitude, C for a channel-wise one.
+"""
+
+import polars as pl
+
+from .declare import Counter, Table
+
+
+# The seed's healthy range of an amplitude.
+AMPLITUDE_RANGE = (0.3, 3.0)
+
+_INT, _F64 = pl.Int64(), pl.Float64()
+
+AMPLITUDES = Table(
+    "amplitudes",
+    "Trainable amplitudes and threshold factors of a layer",
+    [
+        Counter("n_amplitudes", _INT, "last", "Channels with an amplitude"),
+        Counter("sum_amplitude", _F64, "last", "Σ of the amplitudes"),
+        Counter("amplitude_min", _F64, "min", "Smallest amplitude"),
+        Counter("amplitude_max", _F64, "max", "Largest amplitude"),
+        Counter(
+            "n_amplitudes_out",
+            _INT,
+            "last",
+            f"Channels with an amplitude outside {list(AMPLITUDE_RANGE)}, or not finite",
+        ),
+        Counter("n_alphas", _INT, "last", "Channels with an α"),
+        Counter("sum_alpha", _F64, "last", "Σ of the α"),
+        Counter("alpha_min", _F64, "min", "Smallest α"),
+        Counter("alpha_max", _F64, "max", "Largest α"),
+    ],
+)
+
+
+@AMPLITUDES.metric(unit="1", bad="outside", source="healthy range [0.3, 3.0]")
+def amplitude_mean() -> pl.Expr:
+    """Mean amplitude over the layer's channels."""
+    return pl.col("sum_amplitude") / pl.col("n_amplitudes")
+
+
+@AMPLITUDES.metric(unit="fraction", bad="high", source="healthy range [0.3, 3.0]")
+def amplitude_out_frac() -> pl.Expr:
+    """Share of channels whose amplitude is outside [0.3, 3.0]."""
+    return pl.col("n_amplitudes_out") / pl.col("n_amplitudes")
+
+
+@AMPLITUDES.metric(unit="1", bad="outside", source="clamp [0.01, 10.0]")
+def alpha_mean() -> pl.Expr:
+    """Mean α over the layer's channels."""
+    return pl.col("sum_alpha") / pl.col("n_alphas")

@@ -1,0 +1,112 @@
+"""What a spiking layer sends out: rates, dead and saturated neurons, sign, amplitude, entropy.
+
+Notation: spikes s of shape [T, B, *neuron]; a neuron is one index of `*neuron`; an *observation*
+of a neuron is one (time step, sample) slot. An event is s ≠ 0: not s = 1, because spikes may be
+graded, ternary or scaled by an amplitude, and not Σ s, because ±1 cancel.
+"""
+
+import polars as pl
+
+from .declare import Counter, Table
+from .formulas import entropy_bits
+
+
+# A silent neuron has rate < 0.001 with 95 % confidence once it was observed this often:
+# (1 − 0.001)^n ≤ 0.05 (Hanley & Lippman-Hand 1983, "rule of three": 3/n).
+DEAD_EVIDENCE_OBS = 2995
+# At or above this share of slots with an event a neuron carries no information in its timing.
+SATURATED_RATE_FRAC = 0.99
+
+_INT, _F64 = pl.Int64(), pl.Float64()
+
+SPIKES = Table(
+    "spikes",
+    "Events at the output of a spiking layer",
+    [
+        Counter("n_obs", _INT, "sum", "Observations per neuron: time steps × samples"),
+        Counter("n_neurons", _INT, "last", "Neurons of the layer"),
+        Counter("n_spikes", _INT, "sum", "Events (s ≠ 0), all neurons"),
+        Counter("n_positive", _INT, "sum", "Events with s > 0"),
+        Counter("sum_abs_spike", _F64, "sum", "Σ|s| over the finite events"),
+        Counter("n_nonfinite_spikes", _INT, "sum", "Outputs that are NaN or infinite"),
+        Counter(
+            "evidence_n_obs",
+            _INT,
+            "last",
+            "Observations per neuron behind `n_dead` and `n_saturated`",
+        ),
+        Counter(
+            "n_dead",
+            _INT,
+            "last",
+            "Neurons without an event in the shortest run of latest observed steps that gives "
+            f"at least {DEAD_EVIDENCE_OBS} observations; NULL until there were so many",
+        ),
+        Counter(
+            "n_saturated",
+            _INT,
+            "last",
+            f"Neurons at or above rate {SATURATED_RATE_FRAC} in each of those steps",
+        ),
+        Counter(
+            "silent",
+            pl.Binary(),
+            "last",
+            "Bitmap, first neuron first: silent in all of the latest `silent_n_obs` "
+            "observations. On rows that end such a window. `bit_and` merges windows and ranks",
+        ),
+        Counter("silent_n_obs", _INT, "last", "Observations per neuron behind `silent`"),
+    ],
+)
+
+
+def _slots() -> pl.Expr:
+    return pl.col("n_obs") * pl.col("n_neurons")
+
+
+@SPIKES.metric(unit="fraction", bad="outside", source="Zenke & Vogels 2021, activity regulariser")
+def mfr() -> pl.Expr:
+    """Mean firing rate: share of (neuron, time step, sample) slots with an event, of any sign."""
+    return pl.col("n_spikes") / _slots()
+
+
+@SPIKES.metric(unit="fraction")
+def positive_rate_frac() -> pl.Expr:
+    """Share of slots with a positive event."""
+    return pl.col("n_positive") / _slots()
+
+
+@SPIKES.metric(unit="fraction")
+def negative_rate_frac() -> pl.Expr:
+    """Share of slots with a negative event (ternary spikes)."""
+    return (pl.col("n_spikes") - pl.col("n_positive")) / _slots()
+
+
+@SPIKES.metric(unit="fraction", bad="high", source="Hanley & Lippman-Hand 1983 (evidence)")
+def dead_frac() -> pl.Expr:
+    """Share of neurons that are dead: no event in at least 2995 latest observations of each.
+
+    NULL until there is that much evidence: with 32 observations half of a healthy layer with
+    log-normal rates would look dead.
+    """
+    return pl.col("n_dead") / pl.col("n_neurons")
+
+
+@SPIKES.metric(unit="fraction", bad="high")
+def saturated_frac() -> pl.Expr:
+    """Share of neurons that fire in at least 99 % of the slots of every latest step."""
+    return pl.col("n_saturated") / pl.col("n_neurons")
+
+
+@SPIKES.metric(unit="1", bad="outside")
+def spike_amplitude() -> pl.Expr:
+    """Mean |s| of an event: 1 for binary spikes, α for {−α, 0, +α}."""
+    return pl.when(pl.col("n_spikes") > 0).then(pl.col("sum_abs_spike") / pl.col("n_spikes"))
+
+
+@SPIKES.metric(unit="bit", bad="low", source="Shannon entropy; log2 3 only at equal shares")
+def spike_entropy_bits() -> pl.Expr:
+    """Entropy of a slot over {−, 0, +}: 0 when all slots are alike, at most log2 3 = 1.585."""
+    positive = pl.col("n_positive") / _slots()
+    negative = (pl.col("n_spikes") - pl.col("n_positive")) / _slots()
+    return entropy_bits(positive, negative, 1 - positive - negative)

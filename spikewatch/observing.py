@@ -1,0 +1,103 @@
+"""The seam between a watch and what it watches: what a collector offers, what it is given.
+
+A *collector* is a function, found through the entry-point group `spikewatch.collectors`, that looks
+at a model and returns an `Observer` for each layer it knows how to watch. An observer counts on the
+device while training runs and hands its counters over when an observed step ends.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .layers import Layer
+
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass
+class Histogram:
+    """Counts over fixed edges; adds up over windows and ranks.
+
+    Attributes:
+        kind: `amplitude`, `alpha` or `latent_weight`.
+        edges: k + 1 increasing edges.
+        counts: k counts, `int64` tensor; then what lies below and above the edges.
+    """
+
+    kind: str
+    edges: Sequence[float]
+    counts: "Tensor"
+    below: "Tensor | int" = 0
+    above: "Tensor | int" = 0
+
+
+@dataclass
+class Counts:
+    """What one observer counted in one observed step.
+
+    Attributes:
+        tables: For each table of the catalogue, its counters: 0-d tensors on the layer's device,
+            plain numbers, or `bytes`. They are moved to the host together, in one transfer.
+        histograms: Fixed-edge histograms, where some are due.
+    """
+
+    tables: dict[str, dict[str, "Tensor | float | int | bytes | None"]]
+    histograms: list[Histogram] = field(default_factory=list)
+
+
+class Session(Protocol):
+    """What an observer may ask of the watch that it works for."""
+
+    active: bool
+    """Whether the current step is observed. Hooks return at once while it is false."""
+
+    def touch(self) -> None:
+        """Say that a forward pass runs (some roots are never called as modules)."""
+
+    def phase(self) -> str:
+        """`train` or `eval`."""
+
+    def fault(self, layer: str, error: Exception) -> None:
+        """Take note of a failure inside a hook; never raises, unless asked to by the tests."""
+
+    def note(self, layer: str, message: str) -> None:
+        """Store, once, something that the user should know about a layer."""
+
+
+class Observer(Protocol):
+    """Watches one layer."""
+
+    layer: Layer
+
+    def start(self, session: Session) -> None:
+        """Put the hooks on."""
+
+    def flush(self) -> dict[str, Counts]:
+        """Counters by phase since the last flush; those without observations are left out."""
+
+    def stop(self) -> None:
+        """Take every hook off; leave the model exactly as it was found."""
+
+
+class Collector(Protocol):
+    """Finds what it knows in a model."""
+
+    def __call__(
+        self, model: "nn.Module", *, named: Mapping[str, str], taken: frozenset[str]
+    ) -> Sequence[Observer]:
+        """Return an observer for each layer found.
+
+        Args:
+            model: The model, wrappers and all.
+            named: Layers that the user named by hand, with the axes of their output ("" to guess).
+            taken: Names that an earlier collector of the same kind already watches.
+        """
+
+
+def load_collectors() -> dict[str, Any]:
+    """The installed collectors by name, ours and third parties'."""
+    from importlib.metadata import entry_points
+
+    return {e.name: e.load() for e in entry_points(group="spikewatch.collectors")}

@@ -1,0 +1,1 @@
+"""Small, right implementations of the systems that spikewatch watches."""
