@@ -39,11 +39,12 @@ class Counts:
 
     Attributes:
         tables: For each table of the catalogue, its counters: 0-d tensors on the layer's device,
-            plain numbers, or `bytes`. They are moved to the host together, in one transfer.
+            plain numbers, or a `uint8` vector for a bitmap. The tensors of all layers are moved
+            to the host together, in one transfer.
         histograms: Fixed-edge histograms, where some are due.
     """
 
-    tables: dict[str, dict[str, "Tensor | float | int | bytes | None"]]
+    tables: dict[str, dict[str, "Tensor | float | int | None"]]
     histograms: list[Histogram] = field(default_factory=list)
 
 
@@ -63,19 +64,23 @@ class Session(Protocol):
         """Take note of a failure inside a hook; never raises, unless asked to by the tests."""
 
     def note(self, layer: str, message: str) -> None:
-        """Store, once, something that the user should know about a layer."""
+        """Store something that the user should know about a layer."""
+
+    def confirm(self, layer: Layer) -> None:
+        """Store what a candidate turned out to be."""
 
 
 class Observer(Protocol):
     """Watches one layer."""
 
     layer: Layer
+    """What is watched; `kind` may change once, from candidate to what it turned out to be."""
 
     def start(self, session: Session) -> None:
         """Put the hooks on."""
 
-    def flush(self) -> dict[str, Counts]:
-        """Counters by phase since the last flush; those without observations are left out."""
+    def flush(self, phase: str) -> Counts | None:
+        """Counters of `phase` since its last flush; None without an observation."""
 
     def stop(self) -> None:
         """Take every hook off; leave the model exactly as it was found."""

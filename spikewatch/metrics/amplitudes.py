@@ -1,6 +1,8 @@
-"""Amplitudes a of spikes {−a, 0, +a}, and the factors α of thresholds θ = α·mean|x|.
+"""Amplitudes a of spikes {−a, 0, +a}, and scales α.
 
-A channel is one element of the parameter: one for a layer-wise amplitude, C for a channel-wise one.
+α is the threshold factor of a ternary spike (θ = α·mean|x|), or the scale of ternary weights
+{−α, 0, +α}. A channel is one element of the parameter (one for a layer-wise amplitude, C for a
+channel-wise one), or one output row of the weights.
 """
 
 import polars as pl
@@ -15,7 +17,7 @@ _INT, _F64 = pl.Int64(), pl.Float64()
 
 AMPLITUDES = Table(
     "amplitudes",
-    "Trainable amplitudes and threshold factors of a layer",
+    "Amplitudes and scales α of a layer",
     [
         Counter("n_amplitudes", _INT, "last", "Channels with an amplitude"),
         Counter("sum_amplitude", _F64, "last", "Σ of the amplitudes"),

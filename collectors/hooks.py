@@ -1,0 +1,42 @@
+"""A hook that never gets in the way.
+
+Hooks live inside the user's model, so whatever the user does to the model happens to them too:
+`torch.save(model)`, `copy.deepcopy(model)` (EMA), pickling to a spawned worker, `torch.compile`.
+A closure over a lock or a file breaks the first three (seen with every monitor that we tried); this
+class turns into an inert copy instead.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Hook:
+    """A callable for `register_forward_hook` and its kin. Copies and pickles of it do nothing."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: Callable[..., None] | None = None) -> None:
+        self._body = body
+
+    def __call__(self, *args: Any) -> None:
+        # Traced as a constant: a compiled graph contains nothing of us, and does not break.
+        if torch.compiler.is_compiling():
+            return
+        if self._body is not None:
+            self._body(*args)
+
+    def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
+        return (Hook, ())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
+        return Hook()
+
+
+def in_recomputation() -> bool:
+    """Whether the forward pass that runs now is activation checkpointing's second one.
+
+    Statistics of the forward pass are counted in the first one only.
+    """
+    return torch._C._current_graph_task_id() != -1

@@ -1,0 +1,152 @@
+"""Which modules of a model make spikes.
+
+In this order: a library's class, known by name; duck typing (a threshold and a state); code that
+can reach a custom `autograd.Function`, a *candidate* about which the first forward pass decides.
+Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
+"""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from spikewatch.layers import Kind
+from torch import nn
+
+from .library import Library, load_libraries, qualified_names
+
+
+_THRESHOLDS = (
+    "threshold", "v_threshold", "spike_threshold", "thresh", "_threshold", "v_th", "V_th", "vth",
+)  # fmt: skip
+_STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
+_USER = Library("user", is_spiking=lambda module, names: False)  # noqa: ARG005
+_WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A module that makes spikes, or may."""
+
+    name: str
+    module: nn.Module
+    library: Library
+    kind: Kind
+    note: str = ""
+    axes: str = ""
+
+
+def plain_name(name: str) -> str:
+    """A qualified name without the prefixes of wrappers (DDP, FSDP, compile, checkpoint)."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
+    return name
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules by plain name, in definition order.
+
+    `nn.Module.named_modules` is called on the class: rockpool overrides it to return a dict.
+    """
+    return {plain_name(n): m for n, m in nn.Module.named_modules(model)}
+
+
+def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
+    """The modules of `model` that make spikes, outermost first; nothing inside another neuron."""
+    libraries = load_libraries()
+    found: list[Found] = []
+    for name, module in named_modules(model).items():
+        if any(name.startswith(f"{f.name}.") for f in found if f.kind == "spiking"):
+            continue  # a part of a neuron: its surrogate, its inner recurrent layer
+        if name in named:
+            found.append(Found(name, module, _USER, "spiking", "named by hand", named[name]))
+        elif (hit := _recognise(name, module, libraries)) is not None:
+            found.append(hit)
+    return found
+
+
+def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found | None:
+    names = qualified_names(type(module))
+    for library in libraries:
+        if library.is_spiking(module, names):
+            return Found(name, module, library, "spiking")
+    if type(module).__module__.startswith("torch."):
+        return None
+    if _has_any(module, _THRESHOLDS) and _has_any(module, _STATES):
+        return Found(name, module, _USER, "spiking", "has a threshold and a state")
+    if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reaches_function(module):
+        note = "custom autograd function; the first forward pass decides"
+        return Found(name, module, _USER, "candidate", note)
+    return None
+
+
+def _has_any(module: nn.Module, attributes: tuple[str, ...]) -> bool:
+    # Not hasattr: a property of the user may compute something, or raise.
+    places = (vars(module), module._parameters, module._buffers)
+    return any(a in place for a in attributes for place in places)
+
+
+def reaches_function(module: nn.Module, *, depth: int = 4) -> bool:
+    """Whether the code of a module's own forward can reach a custom `autograd.Function` or a tap.
+
+    Reads names in the bytecode of `forward`, of the functions and methods that it names, and of
+    what the instance holds; nothing is run.
+    """
+    todo: list[tuple[Any, int]] = [(type(module).forward, 0)]
+    todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
+    seen: set[int] = set()
+    while todo and len(seen) < 2000:
+        thing, level = todo.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if _is_custom_function(thing) or _is_tap(thing):
+            return True
+        if level < depth:
+            todo += [(t, level + 1) for t in _named_in(thing, type(module))]
+    return False
+
+
+def _is_custom_function(thing: Any) -> bool:
+    owner = thing if isinstance(thing, type) else getattr(thing, "__self__", None)
+    return (
+        isinstance(owner, type)
+        and issubclass(owner, torch.autograd.Function)
+        and not owner.__module__.startswith("torch.")
+    )
+
+
+def _is_tap(thing: Any) -> bool:
+    return isinstance(thing, types.FunctionType) and (
+        (thing.__module__, thing.__name__) == ("spikewatch.watch", "tap")
+    )
+
+
+def _named_in(thing: Any, cls: type) -> Iterator[Any]:
+    """What a Python function can reach: globals, closure, methods of its class, module members."""
+    thing = getattr(thing, "__func__", thing)
+    if not isinstance(thing, types.FunctionType) or (thing.__module__ or "").startswith("torch."):
+        return
+    names = _code_names(thing.__code__)
+    reached = [thing.__globals__[n] for n in names if n in thing.__globals__]
+    for cell in thing.__closure__ or ():
+        try:
+            reached.append(cell.cell_contents)
+        except ValueError:  # a cell that is not filled yet
+            continue
+    for holder in (*reached, cls):
+        if isinstance(holder, types.ModuleType | type) and not isinstance(holder, nn.Module):
+            if getattr(holder, "__name__", "").split(".")[0] == "torch":
+                continue
+            reached += [vars(holder)[n] for n in names if n in vars(holder)]
+    yield from (getattr(r, "__func__", r) for r in reached)
+    yield from reached
+
+
+def _code_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _code_names(constant)
+    return names

@@ -1,0 +1,86 @@
+"""Which steps are observed: every n-th, or as many as an overhead budget pays for."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from .errors import AttachError
+
+
+# Share of the wall time that `every="auto"` may spend on observing.
+BUDGET_FRAC = 0.01
+# Credit at the start: the first steps tell most, and a short run should be seen as well.
+BURST_S = 0.2
+
+
+class Sampler(Protocol):
+    """Decides, before a step begins, whether it is observed."""
+
+    def observe(self, step: int) -> bool:
+        """Whether step `step` is to be observed."""
+
+    def spent(self, seconds: float) -> None:
+        """Take note that observing cost the training thread so much time."""
+
+
+class Fixed:
+    """Observe every `every`-th step, beginning with step 0."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def observe(self, step: int) -> bool:
+        """True for steps 0, every, 2·every, …"""
+        return step % self.every == 0
+
+    def spent(self, seconds: float) -> None:
+        """Cost does not matter here."""
+
+
+class Budget:
+    """A token bucket: time passes credit in, observing takes credit out.
+
+    Over any long stretch the time spent stays below `frac` of the wall time (plus the burst once),
+    whatever a step or an observation costs, and without a model of either.
+    """
+
+    def __init__(
+        self,
+        frac: float = BUDGET_FRAC,
+        *,
+        burst_s: float = BURST_S,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.frac = frac
+        self.burst_s = burst_s
+        self._clock = clock
+        self._credit_s = burst_s
+        self._last_s = clock()
+
+    def observe(self, step: int) -> bool:
+        """True for step 0, and whenever earlier observations are paid off."""
+        now = self._clock()
+        earned = self.frac * (now - self._last_s)
+        self._credit_s = min(self.burst_s, self._credit_s + earned)
+        self._last_s = now
+        return step == 0 or self._credit_s > 0
+
+    def spent(self, seconds: float) -> None:
+        """Take `seconds` out of the bucket; it may go into debt."""
+        self._credit_s -= seconds
+
+
+def make_sampler(every: int | str) -> Sampler:
+    """The sampler for `attach(every=…)`.
+
+    Raises:
+        AttachError: `every` is neither `"auto"` nor a whole number of steps ≥ 1.
+    """
+    if every == "auto":
+        return Budget()
+    if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
+        return Fixed(every)
+    raise AttachError(
+        f"`every` was {every!r}. Give a whole number of steps ≥ 1 (1 observes every step), or "
+        f"'auto', which keeps the cost of observing under {BUDGET_FRAC:.0%} of the training time."
+    )
