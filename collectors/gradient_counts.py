@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from spikewatch.metrics.gradients import SG_ACTIVE
 from torch import Tensor
 
+from spikewatch.metrics.gradients import SG_ACTIVE
+from spikewatch.observing import Counters
+
+from .axes import Axes
 from .hooks import Hook
 from .surrogate import local_derivative
 
@@ -24,14 +27,14 @@ class GradientCounts:
         self._n_grad = 0
         self._grad: Tensor | None = None  # Σg², not finite
 
-    def add_surrogate(self, spikes: Tensor, nodes: Sequence[Any], dims: Sequence[int]) -> None:
+    def add_surrogate(self, spikes: Tensor, nodes: Sequence[Any], axes: Axes) -> None:
         """Read σ′ of one forward call from its surrogate nodes.
 
         Args:
             spikes: The layer's output.
             nodes: The surrogate nodes behind it; several for a loop over time (one for each step)
                 or for a ternary spike (one for each threshold, whose derivatives add up).
-            dims: Dimensions of time and batch in `spikes`.
+            axes: Where time and batch are in `spikes`.
         """
         slopes = [g for n in nodes if (g := local_derivative(n)) is not None]
         if not slopes:
@@ -41,9 +44,9 @@ class GradientCounts:
         if per_slot > 1 and all(g.shape == spikes.shape for g in slopes):
             slopes = [torch.stack(slopes).sum(0)]
         for slope in slopes:
-            self._add_slope(slope.abs(), spikes.shape, dims)
+            self._add_slope(slope.abs(), spikes.shape, axes)
 
-    def _add_slope(self, slope: Tensor, shape: torch.Size, dims: Sequence[int]) -> None:
+    def _add_slope(self, slope: Tensor, shape: torch.Size, axes: Axes) -> None:
         finite = slope.isfinite()
         active = slope > SG_ACTIVE
         sums = torch.stack(
@@ -54,11 +57,9 @@ class GradientCounts:
             ]
         )
         self._sg = sums if self._sg is None else self._sg + sums
-        lost = len(shape) - slope.dim()  # a node of one time step has no axis of time
-        if lost in (0, 1) and tuple(slope.shape) == _without_time(shape, dims, lost):
-            over = [d - lost for d in dims if d >= lost]
-            carrying = active.any(dim=tuple(over)) if over else active
-            carrying = carrying.flatten()
+        over = axes.dims if slope.shape == shape else axes.dims_of_one_step(shape, slope.shape)
+        if over is not None:
+            carrying = (active.any(dim=tuple(over)) if over else active).flatten()
             self._carrying = carrying if self._carrying is None else self._carrying | carrying
 
     def watch_backward(self, spikes: Tensor) -> None:
@@ -82,9 +83,9 @@ class GradientCounts:
         self._n_grad += gradient.numel()
         self._grad = sums if self._grad is None else self._grad + sums
 
-    def flush(self) -> dict[str, Tensor | int | None] | None:
+    def flush(self) -> Counters | None:
         """Counters of the table `gradients` since the last flush; None without any."""
-        counters: dict[str, Tensor | int | None] = {}
+        counters: Counters = {}
         if self._sg is not None:
             counters |= {
                 "n_sg": self._n_sg - self._sg[2],
@@ -105,8 +106,3 @@ class GradientCounts:
             }
         self._clear()
         return counters or None
-
-
-def _without_time(shape: torch.Size, dims: Sequence[int], lost: int) -> tuple[int, ...]:
-    time = set(dims[:lost])
-    return tuple(n for d, n in enumerate(shape) if d not in time)

@@ -21,6 +21,7 @@ class Hook:
         self._body = body
 
     def __call__(self, *args: Any) -> None:
+        """Run the body; never inside a compiled graph."""
         # Traced as a constant: a compiled graph contains nothing of us, and does not break.
         if torch.compiler.is_compiling():
             return

@@ -13,10 +13,6 @@ from typing import Any
 from torch import Tensor, nn
 
 
-# Axes of a spike tensor: T time, B batch, * the neuron's own axes (any number of them).
-Axes = str
-
-
 def first_tensor(output: Any) -> Tensor | None:
     """The spikes in what a neuron returns: the tensor itself, or a tuple's first element."""
     if isinstance(output, tuple | list) and output:
@@ -24,7 +20,7 @@ def first_tensor(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
-def step_axes(module: nn.Module, spikes: Tensor) -> Axes:  # noqa: ARG001
+def step_axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     """A neuron that is called once for each time step."""
     return "B*"
 
@@ -38,14 +34,14 @@ class Library:
         is_spiking: Whether a class is one of its spiking layers, from the qualified names of the
             classes along its MRO.
         spikes: Takes the spikes out of what the layer's forward returns.
-        axes: Axes of that tensor.
+        axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
     """
 
     name: str
     is_spiking: Callable[[nn.Module, list[str]], bool]
     spikes: Callable[[Any], Tensor | None] = first_tensor
-    axes: Callable[[nn.Module, Tensor], Axes] = step_axes
+    axes: Callable[[nn.Module, Tensor], str] = step_axes
     amplitude: str | None = None
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spikewatch.layers import Kind
 from torch import nn
+
+from spikewatch.layers import Kind
 
 from .library import Library, load_libraries, qualified_names
 
@@ -119,7 +120,7 @@ def _is_custom_function(thing: Any) -> bool:
 
 def _is_tap(thing: Any) -> bool:
     return isinstance(thing, types.FunctionType) and (
-        (thing.__module__, thing.__name__) == ("spikewatch.watch", "tap")
+        (thing.__module__, thing.__name__) == ("spikewatch.attaching", "tap")
     )
 
 

@@ -6,24 +6,11 @@ observations; that is the same as a count of observations since its last event, 
 keeps. Nothing is copied to the host here.
 """
 
-from collections.abc import Sequence
-
 import torch
-from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, SATURATED_RATE_FRAC
 from torch import Tensor
 
-
-def split_axes(axes: str, dim: int) -> list[int]:
-    """Dimensions of time and batch in a tensor with `dim` dimensions.
-
-    Args:
-        axes: Such as `TB*`, `B*`, `BT*`, `B*T`: T time, B batch, * the neuron's own axes.
-        dim: Number of dimensions. Where there are fewer than letters, leading letters are left
-            out, as a neuron without a batch is called with `[*]`.
-    """
-    before, _, after = axes.partition("*")
-    before = before[max(0, len(axes) - dim) :] if dim < len(axes) else before
-    return [*range(len(before)), *range(dim - len(after), dim)]
+from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, SATURATED_RATE_FRAC
+from spikewatch.observing import Counters
 
 
 def pack_bits(flags: Tensor) -> Tensor:
@@ -49,7 +36,7 @@ class SpikeCounts:
         self._total_obs = 0
         self._window_obs = 0
 
-    def add(self, spikes: Tensor, dims: Sequence[int]) -> bool:
+    def add(self, spikes: Tensor, dims: tuple[int, ...]) -> bool:
         """Count one forward call.
 
         Args:
@@ -81,14 +68,14 @@ class SpikeCounts:
         self._n_obs += spikes.numel() // max(1, events.numel())
         return same
 
-    def flush(self) -> dict[str, Tensor | int | None] | None:
+    def flush(self) -> Counters | None:
         """Counters of the table `spikes` since the last flush; None without an observation."""
         if self._events is None or self._sums is None or self._n_obs == 0:
             return None
         events, sums, n_obs = self._events.flatten(), self._sums, self._n_obs
         self._events = self._sums = None
         self._n_obs = 0
-        counters: dict[str, Tensor | int | None] = {
+        counters: Counters = {
             "n_obs": n_obs,
             "n_neurons": events.numel(),
             "n_spikes": events.sum(),
@@ -98,7 +85,7 @@ class SpikeCounts:
         }
         return counters | self._verdicts(events, n_obs)
 
-    def _verdicts(self, events: Tensor, n_obs: int) -> dict[str, Tensor | int | None]:
+    def _verdicts(self, events: Tensor, n_obs: int) -> Counters:
         if self._silent_obs is None or self._saturated_obs is None:
             self._silent_obs = torch.zeros_like(events)
             self._saturated_obs = torch.zeros_like(events)
@@ -107,7 +94,7 @@ class SpikeCounts:
         self._saturated_obs = torch.where(saturated, self._saturated_obs + n_obs, 0)
         self._total_obs += n_obs
         self._window_obs += n_obs
-        verdicts: dict[str, Tensor | int | None] = {
+        verdicts: Counters = {
             "evidence_n_obs": min(self._total_obs, DEAD_EVIDENCE_OBS),
         }
         if self._total_obs < DEAD_EVIDENCE_OBS:

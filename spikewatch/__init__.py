@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alerts.rule import Rule as Rule
+    from .attaching import attach as attach, tap as tap
     from .errors import (
         AlertRaised as AlertRaised,
         AttachError as AttachError,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         StoreError as StoreError,
     )
     from .store import Store as Store, open_store as open_store
-    from .watch import Watch as Watch, attach as attach, tap as tap
+    from .watch import Watch as Watch
 
 _HOMES = {
     "AlertRaised": "errors",
@@ -32,11 +33,11 @@ _HOMES = {
     "Store": "store",
     "StoreError": "errors",
     "Watch": "watch",
-    "attach": "watch",
+    "attach": "attaching",
     "open_store": "store",
-    "tap": "watch",
+    "tap": "attaching",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ device while training runs and hands its counters over when an observed step end
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .layers import Layer
@@ -33,18 +34,21 @@ class Histogram:
     above: "Tensor | int" = 0
 
 
+# 0-d tensors on the layer's device, plain numbers, or a `uint8` vector for a bitmap.
+Counters = dict[str, "Tensor | float | int | None"]
+
+
 @dataclass
 class Counts:
     """What one observer counted in one observed step.
 
     Attributes:
-        tables: For each table of the catalogue, its counters: 0-d tensors on the layer's device,
-            plain numbers, or a `uint8` vector for a bitmap. The tensors of all layers are moved
-            to the host together, in one transfer.
+        tables: For each table of the catalogue, its counters. The tensors of all layers are
+            moved to the host together, in one transfer.
         histograms: Fixed-edge histograms, where some are due.
     """
 
-    tables: dict[str, dict[str, "Tensor | float | int | None"]]
+    tables: dict[str, Counters]
     histograms: list[Histogram] = field(default_factory=list)
 
 
@@ -56,6 +60,9 @@ class Session(Protocol):
 
     def touch(self) -> None:
         """Say that a forward pass runs (some roots are never called as modules)."""
+
+    def spent(self, seconds: float) -> None:
+        """Say how long an observation took; the budget is kept by this."""
 
     def phase(self) -> str:
         """`train` or `eval`."""
@@ -101,8 +108,16 @@ class Collector(Protocol):
         """
 
 
-def load_collectors() -> dict[str, Any]:
+def load_collectors() -> dict[str, Collector]:
     """The installed collectors by name, ours and third parties'."""
-    from importlib.metadata import entry_points
-
     return {e.name: e.load() for e in entry_points(group="spikewatch.collectors")}
+
+
+def load_hook() -> Any:
+    """The class that wraps everything which is put on a module."""
+    return entry_points(group="spikewatch.hooks")["hook"].load()
+
+
+def load_tap() -> Any:
+    """The function that makes the observer of a tapped tensor."""
+    return entry_points(group="spikewatch.hooks")["tap"].load()

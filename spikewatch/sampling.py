@@ -30,7 +30,7 @@ class Fixed:
         self.every = every
 
     def observe(self, step: int) -> bool:
-        """True for steps 0, every, 2·every, …"""
+        """True for every `every`-th step, step 0 among them."""
         return step % self.every == 0
 
     def spent(self, seconds: float) -> None:

@@ -32,6 +32,4 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     return "TB*" if _WHOLE_SEQUENCE & _short_names(module) else "B*"
 
 
-LIBRARY = Library(
-    "snntorch", is_spiking=_is_spiking, axes=_axes, amplitude="graded_spikes_factor"
-)
+LIBRARY = Library("snntorch", is_spiking=_is_spiking, axes=_axes, amplitude="graded_spikes_factor")

@@ -9,7 +9,7 @@ are all read from these declarations.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import polars as pl
 
@@ -26,6 +26,14 @@ KEYS: dict[str, pl.DataType] = {
     "layer": pl.String(),
     "at": pl.Datetime("us"),
 }
+
+
+class Formula(Protocol):
+    """A function that gives a metric's expression over the counters of its table."""
+
+    __name__: str
+
+    def __call__(self) -> pl.Expr: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Table:
 
     def metric(
         self, *, unit: str, bad: Bad = "none", source: str = ""
-    ) -> Callable[[Callable[[], pl.Expr]], Callable[[], pl.Expr]]:
+    ) -> Callable[[Formula], Formula]:
         """Declare the decorated function as a metric of this table, under the function's name.
 
         Args:
@@ -71,7 +79,7 @@ class Table:
             source: Paper, equation or measurement behind the definition.
         """
 
-        def declare(formula: Callable[[], pl.Expr]) -> Callable[[], pl.Expr]:
+        def declare(formula: Formula) -> Formula:
             self.metrics.append(
                 Metric(
                     name=formula.__name__,

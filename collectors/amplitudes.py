@@ -1,0 +1,73 @@
+"""Reading the trainable amplitude and the α of a spiking layer."""
+
+import torch
+from torch import Tensor, nn
+
+from spikewatch.metrics.amplitudes import AMPLITUDE_RANGE
+from spikewatch.observing import Counters, Histogram
+
+from .library import Library
+
+
+_AMPLITUDES = ("amplitude", "amplitudes", "spike_amplitude", "amp")
+_ALPHA = "alpha"
+# Quarter octaves around 1, from 2^-7 to 2^7: relative changes look alike at every size.
+EDGES = tuple(2 ** (k / 4) for k in range(-28, 29))
+
+
+def read_amplitudes(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram]]:
+    """Counters of the table `amplitudes` and the histograms of amplitude and α.
+
+    Only parameters count: a library's `alpha` buffer may be a decay, and a constant amplitude of 1
+    tells nothing. α is read from layers of users only, for the same reason.
+    """
+    counters: Counters = {}
+    histograms: list[Histogram] = []
+    names = (library.amplitude,) if library.amplitude else _AMPLITUDES
+    amplitude = _parameter(module, *names)
+    if amplitude is not None:
+        low, high = AMPLITUDE_RANGE
+        healthy = (amplitude >= low) & (amplitude <= high)  # NaN is neither
+        counters |= {
+            "n_amplitudes": amplitude.numel(),
+            "sum_amplitude": amplitude.sum(),
+            "amplitude_min": amplitude.min(),
+            "amplitude_max": amplitude.max(),
+            "n_amplitudes_out": amplitude.numel() - healthy.sum(),
+        }
+        histograms.append(histogram("amplitude", amplitude, EDGES))
+    alpha = _parameter(module, _ALPHA) if library.name == "user" else None
+    if alpha is not None:
+        counters |= alpha_counters(alpha)
+        histograms.append(histogram("alpha", alpha, EDGES))
+    return counters, histograms
+
+
+def alpha_counters(alpha: Tensor) -> Counters:
+    """Counters of α. Shape of `alpha`: any, one element a channel."""
+    return {
+        "n_alphas": alpha.numel(),
+        "sum_alpha": alpha.sum(),
+        "alpha_min": alpha.min(),
+        "alpha_max": alpha.max(),
+    }
+
+
+def histogram(kind: str, values: Tensor, edges: tuple[float, ...]) -> Histogram:
+    """Counts of `values` between fixed edges; NaN is in no bin."""
+    values = values.flatten()
+    bounds = torch.tensor(edges, dtype=values.dtype, device=values.device)
+    values = values[~values.isnan()]
+    bins = torch.bucketize(values, bounds, right=True)
+    # A value on the last edge belongs to the last bin, as in NumPy.
+    bins = torch.where(values == bounds[-1], len(edges) - 1, bins)
+    counts = torch.bincount(bins, minlength=len(edges) + 1)
+    return Histogram(kind, edges, counts[1:-1], counts[0], counts[-1])
+
+
+def _parameter(module: nn.Module, *names: str) -> Tensor | None:
+    for name in names:
+        parameter = module._parameters.get(name)
+        if parameter is not None and parameter.numel() > 0:
+            return parameter.detach().double()
+    return None

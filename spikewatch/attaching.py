@@ -1,0 +1,113 @@
+"""`attach` and `tap`: from a model and wishes to a running watch."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .alerts.actions import Dispatcher
+from .alerts.engine import Engine
+from .alerts.rule import Rule, load_rules
+from .errors import AttachError
+from .finding import find_observers, parse_layers
+from .journal import JournalWriter
+from .layers import report
+from .paths import journal_path, runs_dir
+from .recorder import Recorder
+from .runs import free_run_name, rank_of_this_process
+from .sampling import make_sampler
+from .watch import Watch, open_watches
+
+
+def attach(
+    model: nn.Module,
+    *,
+    run: str | None = None,
+    dir: str | Path | None = None,
+    every: int | str = "auto",
+    rules: str | Path | Iterable[Rule] | None = None,
+    layers: Sequence[str] | Mapping[str, str] | None = None,
+    on_alert: Callable[[dict[str, Any]], None] | None = None,
+    raise_on_alert: bool = False,
+    quiet: bool = False,
+) -> Watch:
+    """Watch the spiking and ternary layers of a model. No further call is needed in the loop.
+
+    Args:
+        model: Any module, wrapped (DDP, FSDP) or not.
+        run: Name of the run; by default date and time. A name that is taken gets a number.
+        dir: The runs folder; by default `$SPIKEWATCH_DIR`, else `./spikewatch-runs`.
+        every: Observe every n-th optimizer step, beginning with step 0; or `"auto"`: as many
+            steps as 1 % of the training time pays for.
+        rules: A TOML file that extends the default alert rules, or the rules themselves.
+        layers: Names of modules that make spikes and are not found by themselves; as a mapping,
+            with the axes of their output: `{"block.act": "TB*"}` (T time, B batch, * neurons).
+        on_alert: Called, from a thread of ours, with each transition of an alert, as a dict with
+            the columns of the table `alerts`.
+        raise_on_alert: Raise `AlertRaised` in the training loop when a critical alert fires.
+        quiet: Do not print what is watched.
+
+    Returns:
+        A `Watch`. It ends by itself when the process does; `with attach(model) as watch:` ends it
+        earlier.
+
+    Raises:
+        AttachError: Nothing to watch was found, an argument is wrong, or the model is watched
+            already.
+        StoreError: The runs folder cannot be written.
+        RuleError: The rules are wrong.
+    """
+    _check_model(model)
+    sampler = make_sampler(every)
+    checked = _rules(rules)
+    observers = find_observers(model, named=parse_layers(model, layers))
+    folder, rank = runs_dir(dir), rank_of_this_process()
+    run = free_run_name(folder, run, rank=rank)
+    journal = JournalWriter(journal_path(folder, run, rank))
+    dispatcher = Dispatcher(checked, on_alert=on_alert, raise_on_alert=raise_on_alert)
+    engine = Engine(checked, run=run, rank=rank)
+    recorder = Recorder(journal, engine, dispatcher, run=run, rank=rank)
+    watch = Watch(model, observers, recorder, dispatcher, sampler, run=run, folder=folder)
+    watch.start(every)
+    if not quiet and rank == 0:
+        print(report(watch.layers, run=run, where=str(folder), every=every))  # noqa: T201
+    return watch
+
+
+def tap(name: str, tensor: Tensor) -> Tensor:
+    """Watch the output of a neuron that is a function: `s = spikewatch.tap("lif1", spike(u))`.
+
+    Args:
+        name: Name of the layer in every table.
+        tensor: Its spikes: of one time step, shape (batch, *neurons); or of a sequence made by a
+            loop over time, whose axis is then inferred from the autograd graph.
+
+    Returns:
+        `tensor` itself. Without an open watch nothing else happens.
+    """
+    if not torch.compiler.is_compiling():
+        for watch in open_watches():
+            watch.observe_tap(name, tensor)
+    return tensor
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise AttachError(
+            f"`attach()` was given a {type(model).__name__}. Give it the torch.nn.Module that "
+            "you train, before the training loop."
+        )
+    for watch in open_watches():
+        if watch.watches(model):
+            raise AttachError(
+                f"This model is watched already, by run {watch.run!r}. Use that watch, or call "
+                "`.close()` on it first."
+            )
+
+
+def _rules(given: str | Path | Iterable[Rule] | None) -> tuple[Rule, ...]:
+    if given is None or isinstance(given, str | Path):
+        return load_rules(given)
+    return tuple(given)

@@ -1,0 +1,188 @@
+"""The writer thread: rows from snapshots, metrics, rules, journal. Training never waits for it."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from .metrics import RECORDS, TABLES
+from .metrics.wide import widen
+
+
+if TYPE_CHECKING:
+    from .alerts.actions import Dispatcher
+    from .alerts.engine import Engine
+    from .journal import JournalWriter
+    from .snapshot import Snapshot
+
+_log = logging.getLogger("spikewatch")
+
+# A killed process loses at most what came in since the last write.
+WRITE_EVERY_S = 0.5
+# Beyond so many waiting snapshots (or frames that a full disk refused) the oldest is dropped.
+MAX_WAITING = 1024
+
+Tables = dict[str, pl.DataFrame]
+
+
+def utc_now() -> datetime:
+    """Now, as stored: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Recorder:
+    """Takes snapshots and rows from the training thread and writes them twice a second."""
+
+    def __init__(
+        self,
+        journal: "JournalWriter",
+        engine: "Engine",
+        dispatcher: "Dispatcher",
+        *,
+        run: str,
+        rank: int,
+    ) -> None:
+        self._journal = journal
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self.rank = rank
+        self._keys = {"run": run, "rank": rank}
+        self._waiting: deque[Snapshot | tuple[str, dict[str, Any]]] = deque()
+        self._unwritten: deque[Tables] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._write_failed = False
+        self._n_dropped = 0
+        self._cpu_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="spikewatch", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, snapshot: "Snapshot") -> None:
+        """Hand over an observed step; returns at once."""
+        self._put(snapshot)
+
+    def record(self, table: str, **values: Any) -> None:
+        """Hand over a row of one of `RECORDS`; run, rank and time are added."""
+        self._put((table, self._keys | {"at": utc_now()} | values))
+
+    def event(self, kind: str, message: str, *, step: int, layer: str = "") -> None:
+        """Hand over a row of `events`."""
+        self.record("events", kind=kind, message=message, step=step, layer=layer)
+
+    def take_cpu_s(self) -> float:
+        """CPU time of this thread since the last call: part of what observing costs."""
+        spent, self._cpu_s = self._cpu_s, 0.0
+        return spent
+
+    def close(self, *, timeout_s: float = 30.0) -> None:
+        """Write all that waits, and end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        if self._unwritten:
+            _log.warning(
+                "spikewatch: %d writes to %s never succeeded and are lost. "
+                "Free disk space before the next run.",
+                len(self._unwritten),
+                self._journal.path,
+            )
+        with contextlib.suppress(OSError):
+            self._journal.close()
+
+    def _put(self, item: "Snapshot | tuple[str, dict[str, Any]]") -> None:
+        with self._wake:
+            if len(self._waiting) >= MAX_WAITING:
+                self._waiting.popleft()
+                self._n_dropped += 1
+            self._waiting.append(item)
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            with self._wake:
+                if not self._closing:
+                    self._wake.wait(WRITE_EVERY_S)
+                closing = self._closing
+                items, self._waiting = list(self._waiting), deque()
+                dropped, self._n_dropped = self._n_dropped, 0
+            began = time.thread_time()
+            try:
+                if dropped:
+                    items.append(self._dropped(dropped))
+                if items:
+                    self._queue(self._frames(items))
+                self._write()
+            except Exception:  # noqa: BLE001
+                # Contract 1: a fault of ours must not end the thread, or all that follows is lost.
+                _log.exception("spikewatch: could not record %d items", len(items))
+            self._cpu_s += time.thread_time() - began
+
+    def _dropped(self, n: int) -> tuple[str, dict[str, Any]]:
+        message = f"{n} observations were dropped, because writing fell behind"
+        _log.warning("spikewatch: %s", message)
+        row = {"kind": "dropped", "message": message, "step": None, "layer": ""}
+        return ("events", self._keys | {"at": utc_now()} | row)
+
+    def _frames(self, items: list[Any]) -> Tables:
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for item in items:
+            more = {item[0]: [item[1]]} if isinstance(item, tuple) else item.rows()
+            for table, new in more.items():
+                rows.setdefault(table, []).extend(new)
+        frames = {name: frame(name, new) for name, new in rows.items()}
+        self._judge(frames)
+        return frames
+
+    def _judge(self, frames: Tables) -> None:
+        if not (frames.keys() & {*TABLES, "scalars"}):
+            return
+        transitions = self._engine.feed(widen(frames))
+        if transitions.height:
+            frames["alerts"] = transitions
+            self._dispatcher.handle(transitions)
+
+    def _queue(self, frames: Tables) -> None:
+        self._unwritten.append(frames)
+        while len(self._unwritten) > MAX_WAITING:
+            self._unwritten.popleft()
+            self._n_dropped += 1
+
+    def _write(self) -> None:
+        while self._unwritten:
+            try:
+                self._journal.append(self._unwritten[0])
+            except OSError as error:
+                if not self._write_failed:
+                    _log.warning(
+                        "spikewatch: cannot write to %s (%s). Training goes on; up to %d writes "
+                        "are kept in memory and tried again. Free some space.",
+                        self._journal.path,
+                        error.strerror or error,
+                        MAX_WAITING,
+                    )
+                self._write_failed = True
+                return
+            self._write_failed = False
+            self._unwritten.popleft()
+
+
+def frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows of one table as a frame with the catalogue's columns, metrics included."""
+    if table in TABLES:
+        known = TABLES[table]
+        names = {name for row in rows for name in row}
+        # Counters come as float64 from the device; Polars casts them to their own types.
+        raw = {name: [row.get(name) for row in rows] for name in names}
+        return known.compute(pl.DataFrame(raw, strict=False))
+    schema = RECORDS[table]
+    data = {name: [row.get(name) for row in rows] for name in schema}
+    return pl.DataFrame(data, schema=schema, strict=False)

@@ -1,0 +1,72 @@
+"""When a step ends: after the optimizer's step or, where there is none, at the next forward.
+
+One forward pass may call the model T times (a loop over time), and several forward passes may make
+one optimizer step (gradient accumulation), so only the optimizer tells. Whether there is one at all
+is asked of the garbage collector, rarely: an optimizer is often made after `attach()`.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+
+class StepClock:
+    """Calls `ended` when a step of `model` ends."""
+
+    def __init__(self, model: nn.Module, ended: Callable[[], None]) -> None:
+        self._model = weakref.ref(model)
+        self._ended = ended
+        self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._optimizer_seen = False
+        self._forwards = 0
+        self._look_again_at = 1
+        self.fresh = False
+        """Whether a forward pass ran since the last step ended."""
+        self._handle = register_optimizer_step_post_hook(self._after_optimizer)
+
+    def stop(self) -> None:
+        """Take the global optimizer hook off."""
+        self._handle.remove()
+
+    def before_forward(self) -> None:
+        """Call when the root's forward begins, before `fresh` is set."""
+        if self.fresh and not self._has_optimizer():
+            self.fresh = False
+            self._ended()
+
+    def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
+        if torch.compiler.is_compiling() or not self._owns(optimizer):
+            return
+        self._optimizer_seen = True
+        # A second optimizer of the same model (a GAN, scales apart) ends no second step.
+        if self.fresh:
+            self.fresh = False
+            self._ended()
+
+    def _owns(self, optimizer: Optimizer) -> bool:
+        known = self._owners.get(optimizer)
+        if known is None:
+            model = self._model()
+            ours = set() if model is None else {id(p) for p in nn.Module.parameters(model)}
+            groups = optimizer.param_groups
+            known = any(id(p) in ours for group in groups for p in group["params"])
+            self._owners[optimizer] = known
+        return known
+
+    def _has_optimizer(self) -> bool:
+        self._forwards += 1
+        if not self._optimizer_seen and self._forwards >= self._look_again_at:
+            # At forwards 1, 2, 4, 8, …: walking all objects takes some 10 ms.
+            self._look_again_at *= 2
+            self._optimizer_seen = any(self._owns(o) for o in gc.get_objects() if _is_optimizer(o))
+        return self._optimizer_seen
+
+
+def _is_optimizer(thing: object) -> bool:
+    # type(), not isinstance(): some objects in the heap answer to __class__ by running code.
+    return issubclass(type(thing), Optimizer)

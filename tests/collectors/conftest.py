@@ -1,0 +1,69 @@
+"""A session that listens: what an observer hands over, with nothing between."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from spikewatch.finding import find_observers
+from spikewatch.layers import Layer
+
+
+class Listener:
+    """The watch's side of an observer, without journal, rules or sampling."""
+
+    def __init__(self, model: torch.nn.Module, named: dict[str, str] | None = None) -> None:
+        self.active = True
+        self.forced_phase: str | None = None
+        self.notes: list[tuple[str, str]] = []
+        self.confirmed: list[Layer] = []
+        self.observers = {o.layer.name: o for o in find_observers(model, named=named or {})}
+        for observer in self.observers.values():
+            observer.start(self)
+
+    def touch(self) -> None: ...
+
+    def spent(self, seconds: float) -> None:
+        assert seconds >= 0
+
+    def phase(self) -> str:
+        return self.forced_phase or ("train" if torch.is_grad_enabled() else "eval")
+
+    def fault(self, layer: str, error: Exception) -> None:
+        raise error
+
+    def note(self, layer: str, message: str) -> None:
+        self.notes.append((layer, message))
+
+    def confirm(self, layer: Layer) -> None:
+        self.confirmed.append(layer)
+
+    def flush(self, name: str, table: str, phase: str = "train") -> dict[str, Any] | None:
+        """Counters of one table of one layer, as plain numbers."""
+        counts = self.observers[name].flush(phase)
+        if counts is None or table not in counts.tables:
+            return None
+        return plain(counts.tables[table])
+
+    def stop(self) -> None:
+        for observer in self.observers.values():
+            observer.stop()
+
+
+def plain(counters: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in counters.items()}
+
+
+@pytest.fixture(name="listen")
+def _listen() -> Iterable[type[Listener]]:
+    made: list[Listener] = []
+
+    def listen(model: torch.nn.Module, named: dict[str, str] | None = None) -> Listener:
+        made.append(Listener(model, named))
+        return made[-1]
+
+    yield listen  # ty: ignore[invalid-yield]
+    for listener in made:
+        listener.stop()
