@@ -16,11 +16,15 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 
 class StepClock:
-    """Calls `ended` when a step of `model` ends."""
+    """Calls `ended` when a step of `model` ends, and `blind` if no forward pass was seen in one."""
 
-    def __init__(self, model: nn.Module, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, model: nn.Module, ended: Callable[[], None], blind: Callable[[], None]
+    ) -> None:
         self._model = weakref.ref(model)
         self._ended = ended
+        self._blind = blind
+        self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
         self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._optimizer_seen = False
         self._forwards = 0
@@ -43,10 +47,16 @@ class StepClock:
         if torch.compiler.is_compiling() or not self._owns(optimizer):
             return
         self._optimizer_seen = True
-        # A second optimizer of the same model (a GAN, scales apart) ends no second step.
         if self.fresh:
             self.fresh = False
+            self._stepped.clear()
             self._ended()
+        elif optimizer in self._stepped:
+            # The forward pass runs where no hook is called: compiled, or by `.forward()`.
+            self._blind()
+            self._ended()
+        # Another optimizer of the same model (a GAN, scales apart) ends no second step.
+        self._stepped.add(optimizer)
 
     def _owns(self, optimizer: Optimizer) -> bool:
         known = self._owners.get(optimizer)

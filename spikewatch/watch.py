@@ -171,7 +171,7 @@ class Watch:
             if observer.layer.kind != "candidate":
                 self._record_layer(observer.layer, depth)
         self._recorder.event("attached", f"{len(self._observers)} layers", step=0)
-        self._clock = StepClock(model, self._end_step)
+        self._clock = StepClock(model, self._end_step, self._see_nothing)
         hook = load_hook()
         self._root_hooks = [
             model.register_forward_pre_hook(hook(self._before_root)),
@@ -238,6 +238,16 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - contract 1
             self.fault("", error)
         self._raise_if_asked()
+
+    def _see_nothing(self) -> None:
+        message = (
+            "the optimizer steps, but no forward pass of the model is seen. Hooks are not called "
+            "inside torch.compile, nor by model.forward(x). To see inside, run some steps without "
+            "compile, and call model(x)"
+        )
+        if ("", message) not in self._told:
+            self.note("", message)
+            _log.warning("spikewatch: %s.", message)
 
     def _flush(self, phase: str) -> None:
         counts = [

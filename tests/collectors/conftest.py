@@ -32,6 +32,7 @@ class Listener:
         return self.forced_phase or ("train" if torch.is_grad_enabled() else "eval")
 
     def fault(self, layer: str, error: Exception) -> None:
+        del layer
         raise error
 
     def note(self, layer: str, message: str) -> None:

@@ -1,0 +1,154 @@
+"""The counters of a spiking layer: by hand, by property, and merged."""
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from spikewatch.collectors.spike_counts import SpikeCounts, pack_bits
+from spikewatch.metrics import TABLES
+from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
+
+
+def numbers(counters):
+    return {
+        k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in (counters or {}).items()
+    }
+
+
+def count(*calls, dims=(0,)):
+    counts = SpikeCounts()
+    for spikes in calls:
+        counts.add(spikes, dims)
+    return numbers(counts.flush())
+
+
+def test_a_case_counted_by_hand():
+    spikes = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.0, 2.0]])  # two samples, three neurons
+    assert count(spikes) == {
+        "n_obs": 2,
+        "n_neurons": 3,
+        "n_spikes": 3,
+        "n_positive": 2.0,
+        "sum_abs_spike": 4.0,
+        "n_nonfinite_spikes": 0.0,
+        "evidence_n_obs": 2,
+    }
+
+
+def test_balanced_ternary_spikes_do_not_cancel():
+    row = count(torch.tensor([[1.0, -1.0]] * 8))
+    assert row["n_spikes"] == 16
+    assert row["n_positive"] == 8
+
+
+def test_nan_and_infinity_are_counted_apart():
+    assert count(torch.tensor([[float("nan"), float("inf"), 1.0]]))["n_nonfinite_spikes"] == 2
+
+
+def test_many_spikes_in_bfloat16_are_counted_exactly():
+    ones = torch.ones(1, 90_001, dtype=torch.bfloat16)
+    assert count(ones)["n_spikes"] == 90_001
+    assert count(ones)["sum_abs_spike"] == 90_001
+
+
+def test_nobody_is_called_dead_before_there_is_evidence():
+    counts = SpikeCounts()
+    silent = torch.zeros(DEAD_EVIDENCE_OBS - 1, 4)
+    counts.add(silent, (0,))
+    assert "n_dead" not in counts.flush()
+    counts.add(torch.zeros(1, 4), (0,))
+    assert numbers(counts.flush())["n_dead"] == 4
+
+
+def test_a_neuron_that_wakes_is_not_dead_and_one_that_falls_silent_becomes_dead():
+    counts, awake = SpikeCounts(), torch.zeros(1000, 3)
+    awake[0, 0] = 1  # neuron 0 fires once in each step, neuron 1 in the first one only
+    first = awake.clone()
+    first[5, 1] = 1
+    dead = []
+    for step in range(6):
+        counts.add(first if step == 0 else awake, (0,))
+        dead.append(numbers(counts.flush()).get("n_dead"))
+    # 3 steps of 1000 hold 2995 observations: neuron 2 is dead from step 2, neuron 1 from step 3.
+    assert dead == [None, None, 1, 2, 2, 2]
+
+
+def test_a_neuron_that_always_fires_is_saturated():
+    counts, spikes = SpikeCounts(), torch.ones(3000, 3)
+    spikes[: 3000 // 50, 1] = 0  # 98 %
+    spikes[: 3000 // 200, 2] = 0  # 99.5 %
+    counts.add(spikes, (0,))
+    assert numbers(counts.flush())["n_saturated"] == 2
+
+
+def test_bitmaps_merge_windows_and_ranks_by_and():
+    alive_in_one = [torch.zeros(3000, 11), torch.zeros(3000, 11)]
+    alive_in_one[0][7, 3] = alive_in_one[1][7, 10] = 1
+    ranks = []
+    for spikes in alive_in_one:
+        counts = SpikeCounts()
+        counts.add(spikes, (0,))
+        ranks.append(bytes(numbers(counts.flush())["silent"]))
+    both = bytes(a & b for a, b in zip(*ranks, strict=True))
+    assert sum(byte.bit_count() for byte in both) == 9
+    assert both[0] == 0b11101111
+    assert both[1] == 0b11000000
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_bits_are_packed_first_neuron_first(flags):
+    packed = pack_bits(torch.tensor(flags)).tolist()
+    text = "".join(f"{byte:08b}" for byte in packed)
+    assert [c == "1" for c in text[: len(flags)]] == flags
+    assert "1" not in text[len(flags) :]
+
+
+spike_tensors = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(0, 10_000)).map(
+    lambda a: torch.randint(-1, 2, (a[0], 3, a[1]), generator=torch.Generator().manual_seed(a[2]))
+)
+
+
+@given(spike_tensors)
+def test_chunks_give_what_the_whole_gives(spikes):
+    whole = count(spikes, dims=(0, 1))
+    assert count(*spikes, dims=(0,)) == whole
+    assert 0 <= whole["n_spikes"] <= whole["n_obs"] * whole["n_neurons"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10_000), min_size=3, max_size=3))
+def test_rows_merge_in_any_order_and_to_the_same_rates_as_one_window(seeds):
+    tensors = [
+        torch.randint(-1, 2, (4, 5), generator=torch.Generator().manual_seed(s)) for s in seeds
+    ]
+    table = TABLES["spikes"]
+    keys = {"run": "r", "rank": 0, "phase": "train", "step": 0, "layer": "l", "at": None}
+
+    def rows(*tensors):
+        return table.compute(pl.DataFrame([keys | count(t) for t in tensors]))
+
+    def merged(frame):
+        return table.merge(frame, by=["layer"])
+
+    a, b, c = (rows(t) for t in tensors)
+    left = merged(pl.concat([merged(pl.concat([a, b])), c]))
+    right = merged(pl.concat([a, merged(pl.concat([b, c]))]))
+    whole = rows(torch.cat(tensors))
+    for column in ("n_obs", "n_spikes", "mfr", "negative_rate_frac", "spike_entropy_bits"):
+        assert left[column].item() == right[column].item()
+        assert left[column].item() == pytest.approx(whole[column].item())
+
+
+def test_the_dead_are_those_that_numpy_finds_silent_in_the_latest_window():
+    torch.manual_seed(0)
+    rates = torch.logspace(-5, -1, 60)
+    counts, history = SpikeCounts(), []
+    for _ in range(12):
+        spikes = torch.bernoulli(rates.expand(700, 60))
+        history.append(spikes)
+        counts.add(spikes, (0,))
+        dead = numbers(counts.flush()).get("n_dead")
+        latest = torch.cat(history[-5:]).numpy()  # 5 × 700 ≥ 2995
+        expected = (latest.sum(0) == 0).sum() if len(history) >= 5 else None
+        assert dead == expected

@@ -1,0 +1,48 @@
+"""Which steps are observed."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from spikewatch.errors import AttachError
+from spikewatch.sampling import Budget, make_sampler
+
+
+def test_a_fixed_interval_begins_with_step_0():
+    sampler = make_sampler(3)
+    assert [s for s in range(8) if sampler.observe(s)] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "often", True, None])
+def test_a_wrong_interval_is_refused_with_what_may_stand_there(every):
+    with pytest.raises(AttachError, match="whole number of steps"):
+        make_sampler(every)
+
+
+@given(step_s=st.floats(1e-4, 1.0), cost_s=st.floats(1e-5, 1.0))
+def test_the_budget_holds_whatever_a_step_and_an_observation_cost(step_s, cost_s):
+    now, spent = 0.0, 0.0
+    budget = Budget(0.01, burst_s=0.2, clock=lambda: now)
+    n_observed = 0
+    for step in range(3000):
+        if budget.observe(step):
+            n_observed += 1
+            budget.spent(cost_s)
+            spent += cost_s
+            now += cost_s
+        now += step_s
+    # Overdrawn at most once, by the last observation.
+    assert spent <= 0.2 + 0.01 * now + cost_s + 1e-9
+    assert n_observed >= 1
+
+
+def test_the_budget_observes_every_step_while_the_credit_lasts():
+    now = 0.0
+    budget = Budget(0.01, burst_s=0.2, clock=lambda: now)
+    observed = []
+    for step in range(100):
+        if budget.observe(step):
+            observed.append(step)
+            budget.spent(0.01)
+        now += 0.002
+    assert observed[:20] == list(range(20))
+    assert len(observed) < 30

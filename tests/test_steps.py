@@ -1,0 +1,88 @@
+"""A step is an optimizer step; without an optimizer, a forward pass of the root."""
+
+import torch
+from torch import nn
+
+from spikewatch.steps import StepClock
+
+
+class Counting:
+    def __init__(self, model):
+        self.ended = 0
+        self.blind = 0
+        self.clock = StepClock(model, self._end, self._see_nothing)
+        self.model = model
+
+    def _end(self):
+        self.ended += 1
+
+    def _see_nothing(self):
+        self.blind += 1
+
+    def forward(self):
+        self.clock.before_forward()
+        self.clock.fresh = True
+        return self.model(torch.ones(1, 2)).sum()
+
+
+def test_gradient_accumulation_is_one_step():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        for _ in range(4):
+            counting.forward().backward()
+        optimizer.step()
+    counting.clock.stop()
+    assert counting.ended == 3
+
+
+def test_a_loop_over_time_that_calls_the_root_is_one_step():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(2):
+        sum(counting.forward() for _ in range(25)).backward()
+        optimizer.step()
+    counting.clock.stop()
+    assert counting.ended == 2
+
+
+def test_without_an_optimizer_each_forward_of_the_root_is_a_step():
+    counting = Counting(nn.Linear(2, 1))
+    for _ in range(5):
+        counting.forward()
+    counting.clock.stop()
+    assert counting.ended == 4  # the fifth is still open
+
+
+def test_the_optimizer_of_another_model_ends_no_step():
+    counting, other = Counting(nn.Linear(2, 1)), nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    counting.forward()
+    other(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    counting.clock.stop()
+    assert counting.ended == 0
+
+
+def test_two_optimizers_of_one_model_end_one_step():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizers = [torch.optim.SGD([p], 0.1) for p in model.parameters()]
+    counting.forward().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    counting.clock.stop()
+    assert (counting.ended, counting.blind) == (1, 0)
+
+
+def test_an_optimizer_that_steps_without_a_forward_pass_is_noticed():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        model.forward(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    counting.clock.stop()
+    assert counting.blind == 2
