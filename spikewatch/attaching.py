@@ -88,7 +88,9 @@ def tap(name: str, tensor: Tensor) -> Tensor:
         `tensor` itself. Without an open watch nothing else happens.
     """
     if not torch.compiler.is_compiling():
-        for watch in open_watches():
+        watches = open_watches()
+        running = [w for w in watches if w.in_forward]
+        for watch in running or watches:
             watch.observe_tap(name, tensor)
     return tensor
 

@@ -88,6 +88,8 @@ class Recorder:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return  # it closes the journal itself
         if self._unwritten:
             _log.warning(
                 "spikewatch: %d writes to %s never succeeded and are lost. "
@@ -95,8 +97,6 @@ class Recorder:
                 len(self._unwritten),
                 self._journal.path,
             )
-        with contextlib.suppress(OSError):
-            self._journal.close()
 
     def _put(self, item: "Snapshot | tuple[str, dict[str, Any]]") -> None:
         with self._wake:
@@ -125,6 +125,8 @@ class Recorder:
                 # Contract 1: a fault of ours must not end the thread, or all that follows is lost.
                 _log.exception("spikewatch: could not record %d items", len(items))
             self._cpu_s += time.thread_time() - began
+        with contextlib.suppress(OSError):
+            self._journal.close()
 
     def _dropped(self, n: int) -> tuple[str, dict[str, Any]]:
         message = f"{n} observations were dropped, because writing fell behind"

@@ -37,11 +37,21 @@ class StepClock:
         """Take the global optimizer hook off."""
         self._handle.remove()
 
-    def before_forward(self) -> None:
-        """Call when the root's forward begins, before `fresh` is set."""
-        if self.fresh and not self._has_optimizer():
-            self.fresh = False
-            self._ended()
+    def see_forward(self) -> None:
+        """A forward pass runs."""
+        self.fresh = True
+
+    def before_forward(self) -> bool:
+        """The root's forward begins; call `see_forward` after this.
+
+        Returns:
+            Whether that ended a step, because there is no optimizer.
+        """
+        if not self.fresh or self._has_optimizer():
+            return False
+        self.fresh = False
+        self._ended()
+        return True
 
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         if torch.compiler.is_compiling() or not self._owns(optimizer):

@@ -1,8 +1,6 @@
 """Watch: the life of one attached model. start → step → flush → close."""
 
-import atexit
 import contextlib
-import logging
 import os
 import platform
 import sys
@@ -16,24 +14,28 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from . import process
 from .alerts.actions import Dispatcher
-from .errors import AttachError, StoreError
+from .errors import StoreError
 from .layers import Layer
 from .observing import Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
 from .sampling import Sampler
+from .session import LiveSession
 from .snapshot import take
 from .steps import StepClock
 
 
-_log = logging.getLogger("spikewatch")
-_open: "weakref.WeakSet[Watch]" = weakref.WeakSet()
-_ON_ERROR = ("warn", "raise")
+_BLIND = (
+    "the optimizer steps, but no forward pass of the model is seen. Hooks are not called inside "
+    "torch.compile, nor by model.forward(x). To see inside, run some steps without compile, and "
+    "call model(x)"
+)
 
 
 def open_watches() -> list["Watch"]:
     """The watches of this process that are not closed."""
-    return list(_open)
+    return [w for w in process.still_open() if isinstance(w, Watch)]
 
 
 class Watch:
@@ -42,8 +44,6 @@ class Watch:
     Attributes:
         run: Name of the run.
         dir: The runs folder.
-        step: Number of the current step, from 0.
-        active: Whether the current step is observed; every hook asks this first.
     """
 
     def __init__(
@@ -59,30 +59,26 @@ class Watch:
     ) -> None:
         self.run = run
         self.dir = folder
-        self.step = 0
-        self.active = False
         self._model = weakref.ref(model)
         self._observers = list(observers)
         self._taps: dict[str, Any] = {}
         self._recorder = recorder
         self._dispatcher = dispatcher
         self._sampler = sampler
-        self._train_active = False  # what `active` is once an evaluation in between has ended
-        self._root_phase: str | None = None  # while the root's forward runs
-        self._eval_pending = False
-        self._spent_s = 0.0
-        self._told: set[tuple[str, str]] = set()
+        self._session = LiveSession(recorder)
+        self._train_active = False  # what `active` is again once an evaluation has ended
+        self._n_evals = 0  # forward passes of the evaluation that goes on
         self._root_hooks: list[Any] = []
         self._clock: StepClock | None = None
         self._closed = False
         self._pid = os.getpid()
-        self._on_error = os.environ.get("SPIKEWATCH_ON_ERROR", "warn")
-        if self._on_error not in _ON_ERROR:
-            raise AttachError(
-                f"SPIKEWATCH_ON_ERROR is {self._on_error!r}; it may be {' or '.join(_ON_ERROR)}."
-            )
 
     # ---------------------------------------------------------------- the user's side
+
+    @property
+    def step(self) -> int:
+        """Number of the current step, from 0."""
+        return self._session.step
 
     @property
     def layers(self) -> list[Layer]:
@@ -103,6 +99,10 @@ class Watch:
             scalars: Numbers, or tensors with one element.
         """
         self._raise_if_asked()
+        if self._closed:
+            late = RuntimeError(f"log() was called after run {self.run!r} was closed")
+            self._session.fault("", late)
+            return
         fresh = self._clock is not None and self._clock.fresh
         step = self.step if fresh or self.step == 0 else self.step - 1
         phase = "train" if torch.is_grad_enabled() else "eval"
@@ -110,7 +110,7 @@ class Watch:
             try:
                 number = float(value)
             except (TypeError, ValueError, RuntimeError) as error:
-                self.fault(name, error)
+                self._session.fault(name, error)
                 continue
             self._recorder.record("scalars", phase=phase, step=step, name=name, value=number)
 
@@ -124,14 +124,16 @@ class Watch:
             handle.remove()
         for observer in self._observers:
             observer.stop()
-        self._clock.stop()
-        self._clock = None
-        self.active = False
+        self._stop_clock()
         self._recorder.event("detached", "hooks taken off the model", step=self.step)
 
     def close(self) -> None:
         """Flush what is pending, end the run, and feed DuckDB if nobody else does."""
         self._close("closed", "the run ended")
+
+    def close_after(self, error: BaseException) -> None:
+        """`close()`, with the exception that ended the training in the record."""
+        self._close("exception", f"{type(error).__name__}: {error}")
 
     def __enter__(self) -> Self:
         return self
@@ -145,9 +147,14 @@ class Watch:
         if error is None:
             self.close()
         else:
-            self._close("exception", f"{type(error).__name__}: {error}")
+            self.close_after(error)
 
     # ---------------------------------------------------------------- life
+
+    @property
+    def in_forward(self) -> bool:
+        """Whether a forward pass of the model runs now."""
+        return self._session.root_phase is not None
 
     def watches(self, model: nn.Module) -> bool:
         """Whether `model` is the one that is watched."""
@@ -167,27 +174,28 @@ class Watch:
             torch_version=str(torch.__version__),
             spikewatch_version=_version(),
         )
-        for depth, observer in enumerate(self._observers):
-            if observer.layer.kind != "candidate":
-                self._record_layer(observer.layer, depth)
         self._recorder.event("attached", f"{len(self._observers)} layers", step=0)
         self._clock = StepClock(model, self._end_step, self._see_nothing)
+        self._session.on_touch = self._clock.see_forward
         hook = load_hook()
         self._root_hooks = [
             model.register_forward_pre_hook(hook(self._before_root)),
             model.register_forward_hook(hook(self._after_root), always_call=True),
         ]
         for observer in self._observers:
-            observer.start(self)
-        self.active = self._train_active = self._sampler.observe(0)
-        _open.add(self)
-        _end_with_process(self)
+            self._session.place(observer.layer)
+            if observer.layer.kind != "candidate":
+                self._session.confirm(observer.layer)
+            observer.start(self._session)
+        self._session.active = self._train_active = self._sampler.observe(0)
+        weakref.finalize(model, self._model_is_gone).atexit = False
+        process.remember(self)
 
     def _close(self, kind: str, message: str) -> None:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        _open.discard(self)
+        process.forget(self)
         self.detach()
         self._recorder.event(kind, message, step=self.step)
         self._recorder.close()
@@ -200,54 +208,67 @@ class Watch:
         with contextlib.suppress(StoreError, OSError), open_store(self.dir):
             pass
 
+    def _model_is_gone(self) -> None:
+        # Runs inside the garbage collector: nothing here may wait.
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        process.forget(self)
+        self._stop_clock()
+        self._recorder.event("closed", "the model was freed", step=self.step)
+        self._recorder.close(timeout_s=0)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.stop()
+            self._clock = None
+        self._session.on_touch = None
+        self._session.active = False
+
     # ---------------------------------------------------------------- steps
 
     def _before_root(self, module: nn.Module, *_: Any) -> None:
-        if self._clock is None:
+        clock, session = self._clock, self._session
+        if clock is None:
             return
         try:
-            self._clock.before_forward()
+            step_ended = clock.before_forward()
             training = module.training and torch.is_grad_enabled()
-            self._root_phase = "train" if training else "eval"
+            session.root_phase = "train" if training else "eval"
             if training:
-                if self._eval_pending:
+                if session.eval_pending:
                     self._flush("eval")
-                self.active = self._train_active
-            elif self._clock.fresh or self.step > 0:
-                self.active = self._train_active or self._sampler.observe(self.step)
-            self._clock.fresh = True
+                session.active = self._train_active
+            elif not step_ended:
+                # Evaluation is sampled by its own forward passes; the first one is observed.
+                session.active = self._sampler.observe(self._n_evals)
+                self._n_evals += 1
+            clock.see_forward()
         except Exception as error:  # noqa: BLE001 - contract 1
-            self.fault("", error)
+            session.fault("", error)
 
     def _after_root(self, *_: Any) -> None:
-        self._root_phase = None
+        self._session.root_phase = None
 
     def _end_step(self) -> None:
+        session = self._session
         try:
             began = time.perf_counter()
-            if self._train_active or self._eval_pending:
+            if self._train_active:
                 self._flush("train")
-                if self._eval_pending:
-                    self._flush("eval")
-            self.step += 1
-            self._sampler.spent(
-                self._spent_s + time.perf_counter() - began + self._recorder.take_cpu_s()
-            )
-            self._spent_s = 0.0
-            self.active = self._train_active = self._sampler.observe(self.step)
+            if session.eval_pending:
+                self._flush("eval")
+            session.step += 1
+            own_s = session.spent_s + time.perf_counter() - began
+            self._sampler.spent(own_s + self._recorder.take_cpu_s())
+            session.spent_s = 0.0
+            session.active = self._train_active = self._sampler.observe(session.step)
         except Exception as error:  # noqa: BLE001 - contract 1
-            self.fault("", error)
+            session.fault("", error)
         self._raise_if_asked()
 
     def _see_nothing(self) -> None:
-        message = (
-            "the optimizer steps, but no forward pass of the model is seen. Hooks are not called "
-            "inside torch.compile, nor by model.forward(x). To see inside, run some steps without "
-            "compile, and call model(x)"
-        )
-        if ("", message) not in self._told:
-            self.note("", message)
-            _log.warning("spikewatch: %s.", message)
+        self._session.note("", _BLIND, aloud=True)
 
     def _flush(self, phase: str) -> None:
         counts = [
@@ -256,69 +277,19 @@ class Watch:
             if (counted := observer.flush(phase)) is not None
         ]
         if phase == "eval":
-            self._eval_pending = False
+            self._session.eval_pending, self._n_evals = False, 0
         if counts:
-            self._recorder.submit(
-                take(
-                    counts,
-                    run=self.run,
-                    rank=self._recorder.rank,
-                    phase=phase,
-                    step=self.step,
-                    at=utc_now(),
-                )
+            rank = self._recorder.rank
+            snapshot = take(
+                counts, run=self.run, rank=rank, phase=phase, step=self.step, at=utc_now()
             )
+            self._recorder.submit(snapshot)
 
     def _raise_if_asked(self) -> None:
         error = self._dispatcher.pending_error
         if error is not None:
             self._dispatcher.pending_error = None
             raise error
-
-    # ---------------------------------------------------------------- the observers' side
-
-    def touch(self) -> None:
-        """See `Session.touch`."""
-        if self._clock is not None:
-            self._clock.fresh = True
-
-    def phase(self) -> str:
-        """See `Session.phase`."""
-        phase = self._root_phase or ("train" if torch.is_grad_enabled() else "eval")
-        if phase == "eval":
-            self._eval_pending = True
-        return phase
-
-    def spent(self, seconds: float) -> None:
-        """See `Session.spent`."""
-        self._spent_s += seconds
-
-    def fault(self, layer: str, error: Exception) -> None:
-        """See `Session.fault`."""
-        if self._on_error == "raise":
-            raise error
-        message = f"{type(error).__name__}: {error}"
-        if (layer, message) in self._told:
-            return
-        self._told.add((layer, message))
-        self._recorder.event("fault", message, step=self.step, layer=layer)
-        _log.warning(
-            "spikewatch could not observe %s at step %d (%s). Training is not affected.",
-            repr(layer) if layer else "the model",
-            self.step,
-            message,
-        )
-
-    def note(self, layer: str, message: str) -> None:
-        """See `Session.note`."""
-        if (layer, message) not in self._told:
-            self._told.add((layer, message))
-            self._recorder.event("note", message, step=self.step, layer=layer)
-
-    def confirm(self, layer: Layer) -> None:
-        """See `Session.confirm`."""
-        names = [o.layer.name for o in self._observers]
-        self._record_layer(layer, names.index(layer.name))
 
     def observe_tap(self, name: str, tensor: Tensor) -> None:
         """Watch a tensor that the user taps; see `spikewatch.tap`."""
@@ -327,43 +298,12 @@ class Watch:
         tapped = self._taps.get(name)
         if tapped is None:
             tapped = self._taps[name] = load_tap()(name)
-            tapped.start(self)
-            self._record_layer(tapped.layer, len(self._observers) + len(self._taps) - 1)
+            tapped.start(self._session)
+            self._session.confirm(tapped.layer)
         tapped.observe_tensor(tensor)
-
-    def _record_layer(self, layer: Layer, depth: int) -> None:
-        self._recorder.record(
-            "layers",
-            layer=layer.name,
-            kind=layer.kind,
-            library=layer.library,
-            type=layer.type,
-            depth=depth,
-            note=layer.note,
-        )
 
 
 def _version() -> str:
     from importlib.metadata import version
 
     return version("spikewatch")
-
-
-def _end_with_process(watch: Watch) -> None:
-    """Flush when the process ends, and note the exception that ends it."""
-    alive = weakref.ref(watch)
-    report_crash = sys.excepthook
-
-    def on_crash(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        if (watch := alive()) is not None:
-            watch.__exit__(kind, error, trace)
-        report_crash(kind, error, trace)
-
-    def on_exit() -> None:
-        if (watch := alive()) is not None:
-            watch.close()
-
-    sys.excepthook = on_crash
-    atexit.register(on_exit)

@@ -1,0 +1,56 @@
+"""The watches of this process, and their end when the process ends."""
+
+import atexit
+import functools
+import sys
+from types import TracebackType
+from typing import Protocol
+
+
+class Ends(Protocol):
+    """What has to be closed when the process ends."""
+
+    def close(self) -> None:
+        """End in peace."""
+
+    def close_after(self, error: BaseException) -> None:
+        """End because of an exception."""
+
+
+_open: list[Ends] = []
+
+
+def remember(watch: Ends) -> None:
+    """Close `watch` when the process ends, if it is open then."""
+    _open.append(watch)
+    _end_with_process()
+
+
+def forget(watch: Ends) -> None:
+    """`watch` is closed."""
+    if watch in _open:
+        _open.remove(watch)
+
+
+def still_open() -> list[Ends]:
+    """The watches that are open, oldest first."""
+    return list(_open)
+
+
+@functools.cache  # once in a process
+def _end_with_process() -> None:
+    report_crash = sys.excepthook
+
+    def on_crash(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        for watch in still_open():
+            watch.close_after(error)
+        report_crash(kind, error, trace)
+
+    def on_exit() -> None:
+        for watch in still_open():
+            watch.close()
+
+    sys.excepthook = on_crash
+    atexit.register(on_exit)

@@ -1,0 +1,102 @@
+"""The observers' side of a watch: is this step observed, which phase is it, what went wrong."""
+
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+
+from .errors import AttachError
+from .layers import Layer
+from .recorder import Recorder
+
+
+_log = logging.getLogger("spikewatch")
+_ON_ERROR = ("warn", "raise")
+
+
+class LiveSession:
+    """What every hook of one watch shares. See `spikewatch.observing.Session`.
+
+    Attributes:
+        active: Whether the current step is observed; every hook asks this first.
+        step: Number of the current step.
+        root_phase: `train` or `eval` while a forward pass of the root runs, else None.
+        eval_pending: Whether something was counted in phase `eval` since its last flush.
+        spent_s: Time spent in hooks since the step began.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.active = False
+        self.step = 0
+        self.root_phase: str | None = None
+        self.eval_pending = False
+        self.spent_s = 0.0
+        self.on_touch: Callable[[], None] | None = None
+        self._recorder = recorder
+        self._depths: dict[str, int] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._on_error = os.environ.get("SPIKEWATCH_ON_ERROR", "warn")
+        if self._on_error not in _ON_ERROR:
+            raise AttachError(
+                f"SPIKEWATCH_ON_ERROR is {self._on_error!r}; it may be {' or '.join(_ON_ERROR)}."
+            )
+
+    def touch(self) -> None:
+        """Say that a forward pass runs (some roots are never called as modules)."""
+        if self.on_touch is not None:
+            self.on_touch()
+
+    def phase(self) -> str:
+        """`train` or `eval`: as the root's forward began, or by the grad mode outside of it."""
+        phase = self.root_phase or ("train" if torch.is_grad_enabled() else "eval")
+        if phase == "eval":
+            self.eval_pending = True
+        return phase
+
+    def spent(self, seconds: float) -> None:
+        """Add to the cost of the step."""
+        self.spent_s += seconds
+
+    def fault(self, layer: str, error: Exception) -> None:
+        """Store and tell a failure once; raise it only under `SPIKEWATCH_ON_ERROR=raise`."""
+        if self._on_error == "raise":
+            raise error
+        message = f"{type(error).__name__}: {error}"
+        if self._first(layer, message):
+            self._recorder.event("fault", message, step=self.step, layer=layer)
+            _log.warning(
+                "spikewatch could not observe %s at step %d (%s). Training is not affected.",
+                repr(layer) if layer else "the model",
+                self.step,
+                message,
+            )
+
+    def note(self, layer: str, message: str, *, aloud: bool = False) -> None:
+        """Store, once, what the user should know; `aloud`: warn of it as well."""
+        if self._first(layer, message):
+            self._recorder.event("note", message, step=self.step, layer=layer)
+            if aloud:
+                _log.warning("spikewatch: %s.", message)
+
+    def confirm(self, layer: Layer) -> None:
+        """Store a layer, at its place in the model."""
+        depth = self._depths.setdefault(layer.name, len(self._depths))
+        self._recorder.record(
+            "layers",
+            layer=layer.name,
+            kind=layer.kind,
+            library=layer.library,
+            type=layer.type,
+            depth=depth,
+            note=layer.note,
+        )
+
+    def place(self, layer: Layer) -> None:
+        """Give a layer its depth: the next one."""
+        self._depths.setdefault(layer.name, len(self._depths))
+
+    def _first(self, layer: str, message: str) -> bool:
+        new = (layer, message) not in self._told
+        self._told.add((layer, message))
+        return new
