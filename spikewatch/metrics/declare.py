@@ -113,13 +113,11 @@ class Table:
         Returns:
             A frame with exactly `schema`. A metric without evidence is NULL, never 0 or NaN.
         """
-        wanted = KEYS | self.counter_schema
-        full = counts.with_columns(
-            pl.lit(None).alias(name) for name in wanted if name not in counts.columns
-        ).select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
-        return full.with_columns(
-            m.expr.cast(pl.Float64).fill_nan(None) for m in self.metrics
-        ).select(list(self.schema))
+        return (
+            self._complete(counts)
+            .with_columns(m.expr.cast(pl.Float64).fill_nan(None) for m in self.metrics)
+            .select(list(self.schema))
+        )
 
     def merge(self, rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
         """Merge rows (windows, ranks) into one per group, and compute the metrics anew.
@@ -136,4 +134,12 @@ class Table:
             for c, agg in zip(self.counters, aggs, strict=True)
         ]
         keys = [pl.col(k).last() for k in KEYS if k not in by]
-        return self.compute(rows.group_by(by, maintain_order=True).agg(*keys, *aggs))
+        groups = self._complete(rows).group_by(by, maintain_order=True)
+        return self.compute(groups.agg(*keys, *aggs))
+
+    def _complete(self, rows: pl.DataFrame) -> pl.DataFrame:
+        wanted = KEYS | self.counter_schema
+        missing = [pl.lit(None).alias(name) for name in wanted if name not in rows.columns]
+        return rows.with_columns(missing).select(
+            pl.col(name).cast(dtype) for name, dtype in wanted.items()
+        )
