@@ -1,7 +1,7 @@
 """How frames lie in a journal file.
 
     file    magic (8), 16 random bytes that name this file, frames
-    frame   mark (8), length of the body (u64), crc32 of the body (u32), crc32 of these 20 (u32), body
+    frame   mark (8), length of the body (u64), its crc32 (u32), crc32 of these 20 bytes (u32), body
     body    zlib of: for each table, length of its name (u16), length of its data (u64), name, data
     data    an Arrow IPC stream
 
