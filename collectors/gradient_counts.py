@@ -1,6 +1,6 @@
 """The counters of the gradients at one spiking layer: σ′ before, ∂L/∂s during the backward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,11 @@ from .hooks import Hook
 from .surrogate import local_derivative
 
 
+# σ′ of the time steps of a loop is reduced together, but never more elements than this at once:
+# observing must not be what runs out of memory.
+_MAX_TOGETHER = 1 << 20
+
+
 class GradientCounts:
     """Accumulates one phase of one layer between two flushes."""
 
@@ -21,11 +26,9 @@ class GradientCounts:
         self._clear()
 
     def _clear(self) -> None:
-        self._n_sg = 0
-        self._sg: Tensor | None = None  # Σ|σ′|, in support, not finite
+        self._sg: Tensor | None = None  # slots, Σ|σ′|, in support, reads that were not finite
         self._carrying: Tensor | None = None
-        self._n_grad = 0
-        self._grad: Tensor | None = None  # Σg², not finite
+        self._grad: Tensor | None = None  # elements, Σg², gradients that were not finite
 
     def add_surrogate(self, spikes: Tensor, nodes: Sequence[Any], axes: Axes) -> None:
         """Read σ′ of one forward call from its surrogate nodes.
@@ -36,31 +39,22 @@ class GradientCounts:
                 or for a ternary spike (one for each threshold, whose derivatives add up).
             axes: Where time and batch are in `spikes`.
         """
-        slopes = [g for n in nodes if (g := local_derivative(n)) is not None]
-        if not slopes:
-            return
-        self._n_sg += spikes.numel()
-        per_slot = len(slopes) * slopes[0].numel() // max(1, spikes.numel())
-        if per_slot > 1 and all(g.shape == spikes.shape for g in slopes):
-            slopes = [torch.stack(slopes).sum(0)]
-        for slope in slopes:
+        for slope in _slopes(nodes, spikes):
             self._add_slope(slope.abs(), spikes.shape, axes)
 
     def _add_slope(self, slope: Tensor, shape: torch.Size, axes: Axes) -> None:
-        finite = slope.isfinite()
+        """Count σ′ of shape `shape`, or [steps, *shape without time]."""
         active = slope > SG_ACTIVE
-        sums = torch.stack(
-            [
-                slope.where(finite, 0).sum(dtype=torch.float64),
-                active.logical_and(finite).sum(dtype=torch.float64),
-                finite.logical_not().sum(dtype=torch.float64),
-            ]
-        )
-        self._sg = sums if self._sg is None else self._sg + sums
-        over = axes.dims if slope.shape == shape else axes.dims_of_one_step(shape, slope.shape)
-        if over is not None:
-            carrying = (active.any(dim=tuple(over)) if over else active).flatten()
+        over = list(axes.dims) if slope.shape == shape else None
+        if over is None and (step := axes.dims_of_one_step(shape, slope.shape[1:])) is not None:
+            over = [0, *(d + 1 for d in step)]
+        if over is None:
+            n_active = active.sum()
+        else:
+            per_neuron = active.sum(over) if over else active.long()
+            n_active, carrying = per_neuron.sum(), per_neuron.ne(0).flatten()
             self._carrying = carrying if self._carrying is None else self._carrying | carrying
+        self._sg = _add(self._sg, slope.sum().double(), slope.numel(), n_active)
 
     def watch_backward(self, spikes: Tensor) -> None:
         """Have ∂L/∂s counted when the backward pass reaches `spikes`.
@@ -72,37 +66,51 @@ class GradientCounts:
             spikes.register_hook(Hook(self._add_gradient))
 
     def _add_gradient(self, gradient: Tensor) -> None:
-        gradient = gradient.detach()
-        finite = gradient.isfinite()
-        sums = torch.stack(
-            [
-                gradient.where(finite, 0).double().square().sum(),
-                finite.logical_not().sum(dtype=torch.float64),
-            ]
-        )
-        self._n_grad += gradient.numel()
-        self._grad = sums if self._grad is None else self._grad + sums
+        norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32).double()
+        self._grad = _add(self._grad, norm.square(), gradient.numel())
 
     def flush(self) -> Counters | None:
         """Counters of the table `gradients` since the last flush; None without any."""
         counters: Counters = {}
         if self._sg is not None:
-            counters |= {
-                "n_sg": self._n_sg - self._sg[2],
-                "sum_sg": self._sg[0],
-                "n_sg_active": self._sg[1],
-                "n_sg_nonfinite": self._sg[2],
-            }
+            names = ("sum_sg", "n_sg", "n_sg_active", "n_sg_nonfinite")
+            counters |= zip(names, self._sg, strict=True)
         if self._carrying is not None:
             counters |= {
                 "n_sg_neurons": self._carrying.numel(),
                 "n_carrying": self._carrying.sum(),
             }
         if self._grad is not None:
-            counters |= {
-                "n_grad": self._n_grad - self._grad[1],
-                "sum_sq_grad": self._grad[0],
-                "n_nonfinite_grad": self._grad[1],
-            }
+            names = ("sum_sq_grad", "n_grad", "n_nonfinite_grad")
+            counters |= zip(names, self._grad, strict=True)
         self._clear()
         return counters or None
+
+
+def _add(so_far: Tensor | None, total: Tensor, *counts: Tensor | int) -> Tensor:
+    """Add [total, counts …, 0] to the sums; [0 …, 1] if `total` is not finite.
+
+    One non-finite element makes the total non-finite, which is far cheaper to see than each
+    element.
+    """
+    row = torch.stack([total, *(torch.as_tensor(c, device=total.device).double() for c in counts)])
+    finite = total.isfinite()
+    row = torch.cat([row.where(finite, 0), finite.logical_not().double().reshape(1)])
+    return row if so_far is None else so_far + row
+
+
+def _slopes(nodes: Sequence[Any], spikes: Tensor) -> Iterator[Tensor]:
+    """σ′ in as few tensors as memory allows: of the whole output, or stacks of single steps."""
+    slopes: list[Tensor] = []
+    for node in nodes:
+        slope = local_derivative(node)
+        if slope is None:
+            return
+        if slopes and (len(slopes) + 1) * slope.numel() > _MAX_TOGETHER:
+            yield torch.stack(slopes)
+            slopes = []
+        slopes.append(slope)
+    if slopes and slopes[0].shape == spikes.shape:
+        yield sum(slopes[1:], start=slopes[0])  # thresholds of one spike: their slopes add up
+    elif slopes:
+        yield torch.stack(slopes)

@@ -31,15 +31,15 @@ class Library:
 
     Attributes:
         name: Name of the library, as its users write it.
-        is_spiking: Whether a class is one of its spiking layers, from the qualified names of the
-            classes along its MRO.
+        is_spiking: Whether a module is one of its spiking layers, from the qualified names of the
+            classes along its MRO; None where the library does not know the class.
         spikes: Takes the spikes out of what the layer's forward returns.
         axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
     """
 
     name: str
-    is_spiking: Callable[[nn.Module, list[str]], bool]
+    is_spiking: Callable[[nn.Module, list[str]], bool | None]
     spikes: Callable[[Any], Tensor | None] = first_tensor
     axes: Callable[[nn.Module, Tensor], str] = step_axes
     amplitude: str | None = None

@@ -22,7 +22,7 @@ _THRESHOLDS = (
     "threshold", "v_threshold", "spike_threshold", "thresh", "_threshold", "v_th", "V_th", "vth",
 )  # fmt: skip
 _STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
-_USER = Library("user", is_spiking=lambda module, names: False)  # noqa: ARG005
+_USER = Library("user", is_spiking=lambda module, names: None)  # noqa: ARG005
 _WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
@@ -70,8 +70,9 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
 def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found | None:
     names = qualified_names(type(module))
     for library in libraries:
-        if library.is_spiking(module, names):
-            return Found(name, module, library, "spiking")
+        known = library.is_spiking(module, names)
+        if known is not None:
+            return Found(name, module, library, "spiking") if known else None
     if type(module).__module__.startswith("torch."):
         return None
     if _has_any(module, _THRESHOLDS) and _has_any(module, _STATES):

@@ -20,6 +20,10 @@ def pack_bits(flags: Tensor) -> Tensor:
     return (padded.view(-1, 8) * weights).sum(1, dtype=torch.uint8)
 
 
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.itemsize < 4 or not dtype.is_floating_point else dtype
+
+
 class SpikeCounts:
     """Accumulates one phase of one layer between two flushes, and streaks across them."""
 
@@ -53,12 +57,12 @@ class SpikeCounts:
             self._shape = shape
         nonzero = spikes.ne(0)
         events = nonzero.sum(dims) if dims else nonzero.to(torch.int64)
+        # bfloat16 counts to 256 and no further; one non-finite element makes the sum non-finite,
+        # which is far cheaper to see than each element.
+        sum_abs = spikes.abs().sum(dtype=_exact(spikes.dtype)).double()
+        finite = sum_abs.isfinite()
         sums = torch.stack(
-            [
-                spikes.gt(0).sum(dtype=torch.float64),
-                spikes.abs().sum(dtype=torch.float64),
-                spikes.isfinite().logical_not_().sum(dtype=torch.float64),
-            ]
+            [spikes.gt(0).sum().double(), sum_abs.where(finite, 0), finite.logical_not().double()]
         )
         if self._events is None or self._sums is None:
             self._events, self._sums = events, sums

@@ -9,7 +9,7 @@ from .recognise import Found
 from .spikes import SpikeObserver
 
 
-_TAP = Library("user", is_spiking=lambda module, names: False)  # noqa: ARG005
+_TAP = Library("user", is_spiking=lambda module, names: None)  # noqa: ARG005
 
 
 def make_tap(name: str) -> SpikeObserver:

@@ -22,8 +22,10 @@ def _short_names(module: nn.Module) -> set[str]:
     return {c.__name__ for c in type(module).__mro__}
 
 
-def _is_spiking(module: nn.Module, names: list[str]) -> bool:
-    if not _BASES.intersection(names) or "AssociativeLeaky" in _short_names(module):
+def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
+    if not _BASES.intersection(names):
+        return None
+    if "AssociativeLeaky" in _short_names(module):
         return False
     return not ("StateLeaky" in _short_names(module) and not getattr(module, "output", True))
 

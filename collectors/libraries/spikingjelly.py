@@ -19,10 +19,10 @@ _PACKAGES = (
 _MULTI_STEP = "spikingjelly.activation_based.base.MultiStepModule"
 
 
-def _is_spiking(module: nn.Module, names: list[str]) -> bool:  # noqa: ARG001
-    return any(n.startswith(_PACKAGES) for n in names) and not any(
-        "NonSpiking" in n.rpartition(".")[2] for n in names
-    )
+def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: ARG001
+    if not any(n.startswith(_PACKAGES) for n in names):
+        return None
+    return not any("NonSpiking" in n.rpartition(".")[2] for n in names)
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001

@@ -33,7 +33,9 @@ class Formula(Protocol):
 
     __name__: str
 
-    def __call__(self) -> pl.Expr: ...
+    def __call__(self) -> pl.Expr:
+        """The formula."""
+        ...
 
 
 @dataclass(frozen=True)

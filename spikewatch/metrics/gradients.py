@@ -20,10 +20,10 @@ GRADIENTS = Table(
     "gradients",
     "Gradients at a spiking layer",
     [
-        Counter("n_sg", _INT, "sum", "Slots at which σ′ was read (finite ones)"),
+        Counter("n_sg", _INT, "sum", "Slots at which σ′ was read, and finite"),
         Counter("sum_sg", _F64, "sum", "Σ|σ′| over them"),
         Counter("n_sg_active", _INT, "sum", f"Slots with |σ′| > {SG_ACTIVE}"),
-        Counter("n_sg_nonfinite", _INT, "sum", "Slots with σ′ NaN or infinite"),
+        Counter("n_sg_nonfinite", _INT, "sum", "Reads of σ′ that held NaN or infinity"),
         Counter("n_sg_neurons", _INT, "last", "Neurons for which σ′ was read"),
         Counter(
             "n_carrying",
@@ -31,9 +31,9 @@ GRADIENTS = Table(
             "last",
             f"Neurons with |σ′| > {SG_ACTIVE} in at least one slot of the step",
         ),
-        Counter("n_grad", _INT, "sum", "Elements of ∂L/∂s seen (finite ones)"),
+        Counter("n_grad", _INT, "sum", "Elements of ∂L/∂s seen in finite gradients"),
         Counter("sum_sq_grad", _F64, "sum", "Σ(∂L/∂s)² over them"),
-        Counter("n_nonfinite_grad", _INT, "sum", "Elements of ∂L/∂s that are NaN or infinite"),
+        Counter("n_nonfinite_grad", _INT, "sum", "Gradients ∂L/∂s that held NaN or infinity"),
     ],
 )
 

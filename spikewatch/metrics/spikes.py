@@ -27,8 +27,10 @@ SPIKES = Table(
         Counter("n_neurons", _INT, "last", "Neurons of the layer"),
         Counter("n_spikes", _INT, "sum", "Events (s ≠ 0), all neurons"),
         Counter("n_positive", _INT, "sum", "Events with s > 0"),
-        Counter("sum_abs_spike", _F64, "sum", "Σ|s| over the events"),
-        Counter("n_nonfinite_spikes", _INT, "sum", "Outputs that are NaN or infinite"),
+        Counter("sum_abs_spike", _F64, "sum", "Σ|s| over the events of calls with finite output"),
+        Counter(
+            "n_nonfinite_spikes", _INT, "sum", "Forward calls whose output held NaN or infinity"
+        ),
         Counter(
             "evidence_n_obs",
             _INT,

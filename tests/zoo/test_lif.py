@@ -1,0 +1,97 @@
+"""LIF against traces computed by hand."""
+
+import copy
+
+import pytest
+import torch
+
+from spikewatch.zoo import LIF, ATan, Rectangle, SuperSpike
+
+
+def run(lif, currents):
+    mem, spikes, mems = None, [], []
+    for current in currents:
+        s, mem = lif(torch.tensor([[current]]), mem)
+        spikes.append(s.item())
+        mems.append(mem.item())
+    return spikes, mems
+
+
+def test_soft_reset_keeps_what_exceeds_the_threshold():
+    # u: 0.6 | .5·.6+.9=1.2 → fires, keeps .2 | .1+.9=1.0: at θ, not above | .5+.7=1.2 → fires
+    spikes, mems = run(LIF(0.5), [0.6, 0.9, 0.9, 0.7])
+    assert spikes == [0, 1, 0, 1]
+    assert mems == pytest.approx([0.6, 0.2, 1.0, 0.2])
+
+
+def test_hard_reset_loses_what_exceeds_the_threshold():
+    # u: 0.6 | 1.2 → fires, 0 | .9 | .45+.7=1.15 → fires, 0
+    spikes, mems = run(LIF(0.5, reset="hard"), [0.6, 0.9, 0.9, 0.7])
+    assert spikes == [0, 1, 0, 1]
+    assert mems == pytest.approx([0.6, 0.0, 0.9, 0.0])
+
+
+def test_a_surplus_of_two_thresholds_fires_again_under_soft_reset_only():
+    assert run(LIF(1.0), [2.5, 0.0, 0.0])[0] == [1, 1, 0]
+    assert run(LIF(1.0, reset="hard"), [2.5, 0.0, 0.0])[0] == [1, 0, 0]
+
+
+def test_the_seeds_one_line_form_gives_the_spikes_of_the_hard_reset():
+    torch.manual_seed(0)
+    currents = (0.6 * torch.rand(200)).tolist()
+    u, s, seed = 0.0, 0.0, []
+    for current in currents:
+        u = 0.8 * u * (1 - s) + current
+        s = float(u > 1)
+        seed.append(s)
+    assert sum(seed) > 20
+    assert run(LIF(0.8, reset="hard"), currents)[0] == seed
+
+
+@pytest.mark.parametrize("detach_reset", [True, False])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_gradients_through_time_are_those_of_the_chain_rule(reset, detach_reset):
+    surrogate, beta = SuperSpike(2.0), 0.7
+    lif = LIF(beta, reset=reset, detach_reset=detach_reset, surrogate=surrogate).double()
+    i1, i2 = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (1.3, 0.6))
+    _, mem = lif(i1)
+    s2, _ = lif(i2, mem)
+    s2.sum().backward()
+    slope = lambda d: 1 / (1 + 2 * abs(d)) ** 2  # noqa: E731
+    u1, fired = 1.3, 1.0
+    v1 = u1 - fired if reset == "soft" else u1 * (1 - fired)
+    kept = 1.0 if reset == "soft" else 1 - fired
+    through_reset = (1.0 if reset == "soft" else u1) * slope(u1 - 1)
+    dv1 = kept - (0 if detach_reset else through_reset)
+    u2 = beta * v1 + 0.6
+    assert i2.grad.item() == pytest.approx(slope(u2 - 1))
+    assert i1.grad.item() == pytest.approx(slope(u2 - 1) * beta * dv1)
+
+
+def test_a_learnable_threshold_gets_gradient_and_a_fixed_one_is_no_parameter():
+    lif = LIF(learn_threshold=True, surrogate=ATan())
+    lif(torch.tensor([[0.8, 1.2]]))[0].sum().backward()
+    assert lif.threshold.grad.item() < 0
+    assert list(LIF().parameters()) == []
+    assert "threshold" in LIF().state_dict()
+
+
+def test_a_neuron_can_be_copied_in_the_midst_of_a_graph():
+    lif = LIF(surrogate=Rectangle(2.0))
+    current = torch.ones(2, 3, requires_grad=True)
+    spikes, mem = lif(current)
+    copied = copy.deepcopy(lif)
+    torch.testing.assert_close(copied(current, mem)[0], lif(current, mem)[0])
+    assert spikes.requires_grad
+
+
+def test_low_precision_stays_low_precision():
+    spikes, mem = LIF()(torch.ones(2, 3, dtype=torch.bfloat16))
+    assert spikes.dtype == mem.dtype == torch.bfloat16
+
+
+def test_a_wrong_decay_or_reset_is_refused_with_its_value():
+    with pytest.raises(ValueError, match=r"1\.2"):
+        LIF(1.2)
+    with pytest.raises(ValueError, match="'none'"):
+        LIF(reset="none")
