@@ -75,7 +75,7 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
             return Found(name, module, library, "spiking") if known else None
     if type(module).__module__.startswith("torch."):
         return None
-    if _has_any(module, _THRESHOLDS) and _has_any(module, _STATES):
+    if _has_any(module, _THRESHOLDS) and (_has_any(module, _STATES) or _takes_state(module)):
         return Found(name, module, _USER, "spiking", "has a threshold and a state")
     if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reaches_function(module):
         note = "custom autograd function; the first forward pass decides"
@@ -87,6 +87,13 @@ def _has_any(module: nn.Module, attributes: tuple[str, ...]) -> bool:
     # Not hasattr: a property of the user may compute something, or raise.
     places = (vars(module), module._parameters, module._buffers)
     return any(a in place for a in attributes for place in places)
+
+
+def _takes_state(module: nn.Module) -> bool:
+    code = getattr(type(module).forward, "__code__", None)
+    return code is not None and bool(
+        set(_STATES).intersection(code.co_varnames[: code.co_argcount])
+    )
 
 
 def reaches_function(module: nn.Module, *, depth: int = 4) -> bool:
