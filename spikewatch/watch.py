@@ -108,7 +108,7 @@ class Watch:
         phase = "train" if torch.is_grad_enabled() else "eval"
         for name, value in scalars.items():
             try:
-                number = float(value)
+                number = float(value.detach() if isinstance(value, Tensor) else value)
             except (TypeError, ValueError, RuntimeError) as error:
                 self._session.fault(name, error)
                 continue
