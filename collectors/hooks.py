@@ -38,6 +38,15 @@ class Hook:
 def in_recomputation() -> bool:
     """Whether the forward pass that runs now is activation checkpointing's second one.
 
-    Statistics of the forward pass are counted in the first one only.
+    Statistics of the forward pass are counted in the first one only; gradients in the one whose
+    graph the backward pass goes through, which is the second one for reentrant checkpoints.
     """
     return torch._C._current_graph_task_id() != -1
+
+
+def saved_tensors_are_hooked() -> bool:
+    """Whether tensors that are saved for the backward pass go elsewhere (checkpoints, offloading).
+
+    Reading one would then run a checkpoint's block again, or copy it back: too dear for a glance.
+    """
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None

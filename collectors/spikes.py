@@ -16,7 +16,7 @@ from spikewatch.observing import Counts, Session
 from .amplitudes import read_amplitudes
 from .axes import Axes, infer_axes
 from .gradient_counts import GradientCounts
-from .hooks import Hook, in_recomputation
+from .hooks import Hook, in_recomputation, saved_tensors_are_hooked
 from .levels import looks_like_spikes
 from .library import Library, first_tensor
 from .recognise import Found, find_spiking
@@ -72,7 +72,7 @@ class SpikeObserver:
         if session is None:
             return
         session.touch()
-        if not session.active or in_recomputation():
+        if not session.active:
             return
         began = time.perf_counter()
         try:
@@ -88,7 +88,7 @@ class SpikeObserver:
         if (session := self._session) is None:
             return
         session.touch()
-        if session.active and not in_recomputation():
+        if session.active:
             began = time.perf_counter()
             try:
                 self._observe(session, None, (), spikes)
@@ -99,7 +99,8 @@ class SpikeObserver:
     def _observe(
         self, session: Session, module: nn.Module | None, args: tuple[Any, ...], spikes: Tensor
     ) -> None:
-        nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
+        readable = spikes.requires_grad and not saved_tensors_are_hooked()
+        nodes = surrogate_nodes(spikes) if readable else []
         if not self._sure and not self._decide(session, args, spikes, nodes):
             return
         if module is not None and self._library.name != "user":
@@ -110,7 +111,8 @@ class SpikeObserver:
             axes = self._axes or "B*"
         where = Axes.parse(axes, rank=spikes.dim())
         phase = session.phase()
-        if not self._spikes[phase].add(spikes.detach(), where.dims):
+        again = in_recomputation()
+        if not again and not self._spikes[phase].add(spikes.detach(), where.dims):
             session.note(
                 self.layer.name,
                 f"its neurons changed to shape {tuple(spikes.shape)}; counting began anew. "

@@ -46,7 +46,7 @@ def test_the_figures_are_those_of_the_tensors(net, tmp_path):
             # 12 steps of 256 observations are the first to reach 2995.
             window = spikes[max(0, step - 11) : step + 1]
             silent = window.ne(0).sum((0, 1, 2)) == 0
-            dead = None if step < 11 else silent.float().mean().item()
+            dead = None if step < 11 else silent.double().mean().item()
             assert layer["dead_frac"][step] == dead
 
 
