@@ -134,6 +134,9 @@ def test_frozen_parameters_and_inputs_without_gradient_are_fine(watched, net):
     net(torch.rand(2, 16))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning"
+)  # dynamo's own
 def test_a_compiled_model_has_no_graph_break_and_says_that_it_is_not_seen(watched, caplog):
     torch._dynamo.reset()
     net = DigitsNet()
