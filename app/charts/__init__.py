@@ -1,0 +1,1 @@
+"""Figures: pure functions from Polars frames to Plotly. Nothing here knows of Streamlit."""

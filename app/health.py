@@ -1,0 +1,27 @@
+"""Whether the page can do its work, for those who watch it with a machine."""
+
+from typing import Any
+
+from .opened import FAILURES, Trouble, the_store, trouble
+
+
+def health() -> dict[str, Any]:
+    """State of the store: `ok`, `store`, and of its runs how many there are, run and are ill.
+
+    A runs folder that does not exist yet is fine; one that cannot be read is not.
+    """
+    found = the_store()
+    if not isinstance(found, Trouble):
+        try:
+            runs = found.runs()
+        except FAILURES as error:
+            found = trouble(error)
+        else:
+            return {
+                "ok": True,
+                "store": "replica" if found.is_replica else "open",
+                "runs": runs.height,
+                "running": runs.filter(state="running").height,
+                "firing": int(runs["n_warning"].sum() + runs["n_critical"].sum()),
+            }
+    return {"ok": not found.is_error, "store": found.title}

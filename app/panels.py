@@ -1,0 +1,187 @@
+"""The panels of a run's page. Each says what to do when it has nothing to show."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+import streamlit as st
+
+from spikewatch.metrics import METRICS
+from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
+
+from . import drawing, queries
+from .alerting import metric_text
+from .charts.style import percent
+from .drawing import GRADIENT_LABELS, HISTOGRAM_LABELS, Moment
+from .layer_table import columns, layer_rows
+from .live_plot import Picture, chart
+from .words import SEVERITY_COLOURS, escape
+
+
+_MOST_ALERTS = 6
+
+
+@contextmanager
+def _card(title: str, *, about: str | None = None) -> Iterator[None]:
+    with st.container(border=True, height="stretch"):
+        st.markdown(f"**{title}**", help=about)
+        yield
+
+
+def _draw(drawn: Picture | None, *, key: str, otherwise: str) -> None:
+    if drawn is None:
+        st.caption(otherwise)
+    else:
+        chart(drawn, key=key)
+
+
+def alerts_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) -> None:
+    """What fires, why that may be and what to try; beside it, when it began."""
+    drawn = drawing.timeline_picture(store, moment)
+    if drawn is None and firing.is_empty():
+        st.caption("✓ No alert has fired in this run.")
+        return
+    grid = st.grid(2, min_column_width=360, key="alerts")
+    with grid.cell(), _card("Firing now"):
+        if firing.is_empty():
+            st.caption("✓ Nothing fires now; what fired before is on the timeline.")
+        for alert in firing.head(_MOST_ALERTS).iter_rows(named=True):
+            _alert(alert)
+        if firing.height > _MOST_ALERTS:
+            st.caption(f"and {firing.height - _MOST_ALERTS} more, see the timeline and the table.")
+    with grid.cell(), _card("Alert timeline", about="From the step a condition began to hold."):
+        _draw(drawn, key="timeline", otherwise="No alert in these steps.")
+
+
+def _alert(alert: dict[str, object]) -> None:
+    severity = str(alert["severity"])
+    colour = SEVERITY_COLOURS.get(severity, "gray")
+    where = f" · `{alert['layer']}`" if alert["layer"] else ""
+    value = metric_text(alert["metric"], alert["value"])  # ty: ignore[invalid-argument-type]
+    st.markdown(
+        f":{colour}-badge[{severity}] **{escape(str(alert['rule']))}**{where} · "
+        f"{escape(str(alert['metric']))} **{escape(value)}** · since step {alert['since_step']:,}"
+    )
+    says = [str(alert["summary"] or "")]
+    says += [f"**Likely:** {escape(str(alert['likely']))}"] if alert["likely"] else []
+    says += [f"**Try:** {escape(str(alert['advice']))}"] if alert["advice"] else []
+    st.caption("  \n".join([escape(says[0]), *says[1:]]))
+
+
+def map_panels(store: queries.Source, moment: Moment) -> None:
+    """Which layer, and when: firing rate and dead fraction."""
+    rate = drawing.rate_picture(store, moment)
+    if rate is None:
+        with _card("Firing rate and dead neurons"):
+            st.caption(
+                "No spiking layer has been observed in this run. If the model makes spikes, name "
+                "the module with `attach(model, layers=['name'])`, or pass its output through "
+                "`spikewatch.tap('name', spikes)`."
+            )
+        return
+    threshold = drawing.dead_threshold()
+    starts = f"colour starts at the rule's {percent(threshold, digits=0)}" if threshold else ""
+    grid = st.grid(2, min_column_width=360, key="maps")
+    with grid.cell(), _card("Mean firing rate · √ scale", about=METRICS["mfr"].meaning):
+        chart(rate, key="rate-map")
+    about = (
+        f"{METRICS['dead_frac'].meaning} Blue: fewer than {DEAD_EVIDENCE_OBS} observations of each "
+        "neuron so far, which is too little for a verdict."
+    )
+    with grid.cell(), _card(f"Dead neurons · {starts}", about=about):
+        _draw(drawing.dead_picture(store, moment), key="dead-map", otherwise="No rows.")
+
+
+def depth_panel(store: queries.Source, moment: Moment) -> None:
+    """Gradients over the depth, and beside it what was logged."""
+    grid = st.grid(2, min_column_width=360, key="depth")
+    with grid.cell(), _card("Gradient by depth", about=METRICS["grad_rms"].meaning):
+        metric = st.segmented_control(
+            "Gradient",
+            list(GRADIENT_LABELS),
+            default="grad_rms",
+            required=True,
+            format_func=lambda name: GRADIENT_LABELS[name],
+            label_visibility="collapsed",
+            key="gradient",
+            bind="query-params",
+        )
+        _draw(
+            drawing.profile_picture(store, moment, metric or "grad_rms"),
+            key="depth-profile",
+            otherwise="No gradient has been seen. They are read in `loss.backward()`, in training "
+            "mode, through layers with a surrogate gradient.",
+        )
+    with grid.cell(), _card("Loss and other scalars"):
+        _draw(
+            drawing.scalar_picture(store, moment),
+            key="scalars",
+            otherwise="Nothing was logged. Call `watch.log(loss=loss, accuracy=0.9)` after "
+            "`optimizer.step()`.",
+        )
+
+
+def table_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) -> None:
+    """All layers, the worst first; a selected row selects the layer below."""
+    rows = layer_rows(
+        drawing.layers(store, moment),
+        drawing.latest(store, moment),
+        drawing.trends(store, moment, "spikes"),
+        firing,
+    )
+    if rows.is_empty():
+        return
+    names = rows["layer"].to_list()
+    if st.session_state.get("layer") not in names:
+        st.session_state["layer"] = names[0]
+    with _card("Layers, worst first", about="Figures of each layer's latest row."):
+        # The order changes while the run lives: the selection follows the layer, not the row.
+        st.session_state["layer-table"] = {
+            "selection": {"rows": [names.index(st.session_state["layer"])], "columns": []}
+        }
+        st.dataframe(
+            rows,
+            key="layer-table",
+            hide_index=True,
+            on_select=_select_layer,
+            selection_mode="single-row-required",
+            column_config=columns(rows),
+            height="content" if rows.height <= 14 else 520,
+            placeholder="–",
+            alt="Layers, worst first",
+        )
+    st.session_state["_layer_names"] = names
+
+
+def _select_layer() -> None:
+    rows = st.session_state["layer-table"]["selection"]["rows"]
+    names = st.session_state["_layer_names"]
+    if rows and rows[0] < len(names):
+        st.session_state["layer"] = names[rows[0]]
+
+
+def layer_panel(store: queries.Source, moment: Moment) -> None:
+    """One layer: ternary shares and distributions over time."""
+    names = drawing.layers(store, moment)["layer"].to_list()
+    if not names:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", key="layer-choice"):
+        layer = st.selectbox("Layer", names, key="layer", bind="query-params", width=420)
+    kinds = drawing.histogram_kinds(store, moment).filter(pl.col("layer") == layer)["kind"]
+    shares = drawing.ternary_picture(store, moment, layer)
+    if shares is None and kinds.is_empty():
+        st.caption(
+            "This layer has no ternary weights, no trainable amplitude and no α: nothing more to "
+            "show than its row above."
+        )
+        return
+    grid = st.grid(2, min_column_width=360, key="layer-charts")
+    if shares is not None:
+        with grid.cell(), _card("Ternary weights", about=METRICS["weight_zero_frac"].meaning):
+            chart(shares, key="ternary")
+    for kind in kinds:
+        drawn, remark = drawing.histogram_picture(store, moment, layer, kind)
+        with grid.cell(), _card(f"Distribution of the {HISTOGRAM_LABELS[kind]}"):
+            chart(drawn, key=f"histogram-{kind}")
+            if remark:
+                st.caption(remark)
