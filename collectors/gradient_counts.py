@@ -11,6 +11,7 @@ from spikewatch.observing import Counters
 
 from .axes import Axes
 from .hooks import Hook
+from .sums import exact_sum
 from .surrogate import local_derivative
 
 
@@ -54,7 +55,7 @@ class GradientCounts:
             per_neuron = active.sum(over) if over else active.long()
             n_active, carrying = per_neuron.sum(), per_neuron.ne(0).flatten()
             self._carrying = carrying if self._carrying is None else self._carrying | carrying
-        self._sg = _add(self._sg, slope.sum().double(), slope.numel(), n_active)
+        self._sg = _add(self._sg, exact_sum(slope), slope.numel(), n_active)
 
     def watch_backward(self, spikes: Tensor) -> None:
         """Have ∂L/∂s counted when the backward pass reaches `spikes`.

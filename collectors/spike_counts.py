@@ -12,16 +12,14 @@ from torch import Tensor
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters
 
+from .sums import exact_sum
+
 
 def pack_bits(flags: Tensor) -> Tensor:
     """Pack booleans into bytes, first flag in the highest bit, the rest of the last byte 0."""
     padded = torch.nn.functional.pad(flags.flatten().to(torch.uint8), (0, -flags.numel() % 8))
     weights = 2 ** torch.arange(7, -1, -1, device=flags.device, dtype=torch.uint8)
     return (padded.view(-1, 8) * weights).sum(1, dtype=torch.uint8)
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype.itemsize < 4 or not dtype.is_floating_point else dtype
 
 
 class SpikeCounts:
@@ -57,9 +55,8 @@ class SpikeCounts:
             self._shape = shape
         nonzero = spikes.ne(0)
         events = nonzero.sum(dims) if dims else nonzero.to(torch.int64)
-        # bfloat16 counts to 256 and no further; one non-finite element makes the sum non-finite,
-        # which is far cheaper to see than each element.
-        sum_abs = spikes.abs().sum(dtype=_exact(spikes.dtype)).double()
+        # One non-finite element makes the sum non-finite: cheaper to see than each element.
+        sum_abs = exact_sum(spikes.abs())
         finite = sum_abs.isfinite()
         sums = torch.stack(
             [spikes.gt(0).sum().double(), sum_abs.where(finite, 0), finite.logical_not().double()]

@@ -74,3 +74,16 @@ def test_ternary_spikes_are_counted_by_sign(listen):
     row = heard.flush("0", "spikes")
     assert row["n_positive"] == (out > 0).sum()
     assert row["n_spikes"] - row["n_positive"] == (out < 0).sum() > 0
+
+
+def test_slopes_in_bfloat16_are_added_up_in_full_precision(listen):
+    torch.manual_seed(4)
+    node = neuron.IFNode(surrogate_function=surrogate.ATan(alpha=2.0), step_mode="m")
+    heard = listen(nn.Sequential(node))
+    x = torch.rand(4, 64, 100).bfloat16().requires_grad_()
+    node(x)
+    row = heard.flush("0", "gradients")
+    functional.reset_net(node)
+    node(x.detach().float().requires_grad_())
+    full = heard.flush("0", "gradients")
+    assert row["sum_sg"] == pytest.approx(full["sum_sg"], rel=5e-3)
