@@ -58,13 +58,17 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
     libraries = load_libraries()
     found: list[Found] = []
     for name, module in named_modules(model).items():
-        if any(name.startswith(f"{f.name}.") for f in found if f.kind == "spiking"):
+        if any(_inside(name, f.name) for f in found if f.kind == "spiking"):
             continue  # a part of a neuron: its surrogate, its inner recurrent layer
         if name in named:
             found.append(Found(name, module, _USER, "spiking", "named by hand", named[name]))
         elif (hit := _recognise(name, module, libraries)) is not None:
             found.append(hit)
     return found
+
+
+def _inside(name: str, outer: str) -> bool:
+    return outer == "" or name.startswith(f"{outer}.")
 
 
 def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found | None:

@@ -51,6 +51,10 @@ def test_the_rate_agrees_with_spikingjellys_own_monitor(listen):
     theirs.remove_hooks()
 
 
+def test_a_lone_neuron_is_one_layer_and_its_surrogate_is_none(listen):
+    assert list(listen(neuron.LIFNode()).observers) == [""]
+
+
 def test_the_readout_is_not_a_spiking_layer(listen):
     net = nn.Sequential(neuron.LIFNode(), neuron.NonSpikingLIFNode())
     assert list(listen(net).observers) == ["0"]
