@@ -1,6 +1,6 @@
 """What `streamlit run` serves: the page, plotly.js from the installed package, and a health check.
 
-    SPIKEWATCH_DIR=runs python -m streamlit run asgi.py --server.address=127.0.0.1
+SPIKEWATCH_DIR=runs python -m streamlit run asgi.py --server.address=127.0.0.1
 """
 
 from pathlib import Path

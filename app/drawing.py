@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import polars as pl
 import streamlit as st
 
+from spikewatch.metrics import METRICS
 from spikewatch.metrics.amplitudes import AMPLITUDE_RANGE
 
 from . import alerting, queries
-from .charts.bins import histogram_map, outside_share
+from .charts.bins import histogram_map, mark, outside_share
 from .charts.heatmaps import dead_map, rate_map
-from .charts.lines import scalar_lines
+from .charts.lines import line_lanes
 from .charts.profile import depth_profile
 from .charts.shares import ternary_shares
 from .charts.style import percent
@@ -30,6 +31,12 @@ GRADIENT_LABELS = {
     "grad_norm": "norm of ∂L/∂s",
     "sg_mean": "mean |σ′|",
 }
+_LAYER_LINES = (
+    ("spikes", "mfr", "firing rate"),
+    ("spikes", "dead_frac", "dead neurons"),
+    ("gradients", "sg_mean", "mean |σ′|"),
+    ("gradients", "grad_rms", "RMS of ∂L/∂s"),
+)
 HISTOGRAM_LABELS = {"amplitude": "amplitude", "alpha": "scale α", "latent_weight": "latent weight"}
 
 # Drawn again when rows arrive, so that many are stale soon; a few sessions' worth is enough.
@@ -169,6 +176,25 @@ def ternary_picture(_store: queries.Source, moment: Moment, layer: str) -> Pictu
 
 
 @_keep
+def layer_picture(_store: queries.Source, moment: Moment, layer: str) -> Picture | None:
+    """How a spiking layer fared: rate, dead share and gradients; None for other layers."""
+    parts = [
+        trends(_store, moment, table)
+        .filter(pl.col("layer") == layer)
+        .select("step", pl.lit(moment.scope.phase).alias("phase"),
+                pl.lit(label).alias("name"), pl.col(metric).alias("value"))
+        .drop_nulls("value")
+        for table, metric, label in _LAYER_LINES
+    ]  # fmt: skip
+    rows = pl.concat(parts)
+    if rows.is_empty():
+        return None
+    shares = [label for _, metric, label in _LAYER_LINES if METRICS[metric].unit == "fraction"]
+    alt = f"Rate, dead share and gradients of {layer} over the steps"
+    return picture(line_lanes(rows, percent=shares), alt=alt, keep=f"{moment.zoom_key}/{layer}")
+
+
+@_keep
 def histogram_picture(
     _store: queries.Source, moment: Moment, layer: str, kind: str
 ) -> tuple[Picture, str]:
@@ -182,7 +208,7 @@ def histogram_picture(
     if kind == "latent_weight":
         delta = latest(_store, moment).filter(pl.col("layer") == layer)["delta"].drop_nulls()
         for sign in (-1, 1) if delta.len() else ():
-            fig.add_hline(y=sign * delta[0], line={"color": "#D55E00", "width": 1, "dash": "dash"})
+            mark(fig, sign * delta[0], name="+Δ" if sign > 0 else "−Δ")
     alt = f"Distribution of {label} in {layer} over the steps"
     return picture(fig, alt=alt, keep=f"{moment.zoom_key}/{layer}"), remark
 
@@ -193,7 +219,7 @@ def scalar_picture(_store: queries.Source, moment: Moment) -> Picture | None:
     rows = scalars(_store, moment).drop_nulls("value")
     if rows.is_empty():
         return None
-    return picture(scalar_lines(rows), alt="Logged scalars over the steps", keep=moment.zoom_key)
+    return picture(line_lanes(rows), alt="Logged scalars over the steps", keep=moment.zoom_key)
 
 
 @_keep

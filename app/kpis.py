@@ -7,7 +7,7 @@ import polars as pl
 
 from spikewatch.metrics import METRICS
 
-from .charts.style import percent, short_labels
+from .charts.style import percent, short_label
 
 
 _SPARK_POINTS = 60
@@ -81,7 +81,7 @@ def _worst(latest: pl.DataFrame, trend: pl.DataFrame, metric: str, label: str) -
         label,
         percent(row[metric]),
         delta=_points(spark),
-        where=short_labels([row["layer"]], n_chars=22)[0],
+        where=short_label(row["layer"], n_chars=20),
         spark=[100 * v for v in spark],
         bad="high",
         about=about,
@@ -94,18 +94,16 @@ def _rate(latest: pl.DataFrame, trend: pl.DataFrame) -> Kpi:
     by_step = trend.group_by("step").agg(pl.col("mfr").mean()).sort("step")
     spark = _spark(by_step["mfr"])
     return Kpi(
-        "Mean firing rate, all layers",
+        "Firing rate, all layers",
         percent(spikes / slots if slots else None),
         delta=_points(spark),
-        where="all slots of the latest rows",
+        where="latest step",
         spark=[100 * v for v in spark],
         about=METRICS["mfr"].meaning,
     )
 
 
-def _gradient_ratio(
-    latest: pl.DataFrame, trend: pl.DataFrame, layers: Sequence[str]
-) -> Kpi | None:
+def _gradient_ratio(latest: pl.DataFrame, trend: pl.DataFrame, layers: Sequence[str]) -> Kpi | None:
     known = latest.drop_nulls("grad_rms")
     names = [name for name in layers if name in set(known["layer"])]
     if len(names) < 2:
@@ -120,7 +118,7 @@ def _gradient_ratio(
     return Kpi(
         "Gradient, first / last layer",
         "–" if ratio is None else f"{ratio:.3g}",
-        where="RMS of ∂L/∂s; far from 1: vanishing or exploding",
+        where="RMS of ∂L/∂s",
         spark=spark,
         about="RMS of ∂L/∂s at the first spiking layer over that at the last one. Gradients that "
         "vanish on their way back make it small, gradients that explode make it large.",
@@ -139,7 +137,7 @@ def _scalar(latest_scalars: pl.DataFrame, scalars: pl.DataFrame) -> Kpi:
         name,
         "–" if value is None else f"{value:.4g}",
         delta=delta,
-        where="over the window",
+        where="",
         spark=spark,
         bad=bad,
         about=f"The scalar that was logged as `{name}`.",

@@ -22,7 +22,9 @@ def command(runs: Path, *, port: int, host: str) -> list[str]:  # noqa: ARG001
     loopback = is_loopback(host)
     if not loopback:
         print(_open_to_others(host, port), file=sys.stderr)  # noqa: T201
-    allowed = ["127.0.0.1", "localhost", "[::1]"] if loopback else ["*"]
+    # A page of a stranger's that resolves its name to this machine is refused (DNS rebinding).
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    allowed = ["127.0.0.1", "localhost", "::1"] if loopback else ["*" if everywhere else host]
     return [
         sys.executable,
         *("-m", "streamlit", "run", str(ASGI)),

@@ -83,32 +83,32 @@ def columns(rows: pl.DataFrame) -> dict[str, object]:
             "status",
             options=states,
             color=[colours.get(s, "red") for s in states],
-            width=150,
+            width=130,
             help="The rules that fire on this layer now; *unknown*: too little evidence yet",
         ),
-        "layer": column.TextColumn("layer", width=190),
-        "mfr": column.NumberColumn("rate %", format="%.2f", width=70, help=about["mfr"]),
-        "mfr_trend": column.LineChartColumn("rate", y_min=0, y_max=top, width=110),
+        "layer": column.TextColumn("layer", width=175),
+        "mfr": column.NumberColumn("rate %", format="%.2f", width=60, help=about["mfr"]),
+        "mfr_trend": column.LineChartColumn("rate", y_min=0, y_max=top, width=90),
         "dead_frac": column.ProgressColumn(
             "dead %", format="%.1f", min_value=0, max_value=100, width=110,
-            help=about["dead_frac"],
+            color="red", help=about["dead_frac"],
         ),
         "dead_trend": column.LineChartColumn(
-            "dead", y_min=0, y_max=100, color="red", width=110
+            "dead", y_min=0, y_max=100, color="red", width=90
         ),
         "saturated_frac": column.NumberColumn(
-            "saturated %", format="%.1f", width=90, help=about["saturated_frac"]
+            "sat. %", format="%.1f", width=60, help=about["saturated_frac"]
         ),
-        "sg_mean": column.NumberColumn("|σ′|", format="%.3f", width=70, help=about["sg_mean"]),
+        "sg_mean": column.NumberColumn("|σ′|", format="%.3f", width=60, help=about["sg_mean"]),
         "grad_rms": column.NumberColumn(
             "∂L/∂s RMS", format="%.2e", width=90, help=about["grad_rms"]
         ),
         "weight_zero_frac": column.ProgressColumn(
-            "zero weights %", format="%.1f", min_value=0, max_value=100, width=120,
+            "zero weights %", format="%.1f", min_value=0, max_value=100, width=105,
             help=about["weight_zero_frac"],
         ),
         "weight_entropy_bits": column.NumberColumn(
-            "entropy bit", format="%.2f", width=90, help=about["weight_entropy_bits"]
+            "entropy bit", format="%.2f", width=80, help=about["weight_entropy_bits"]
         ),
         "amplitude_mean": column.NumberColumn(
             "amplitude", format="%.3f", width=80, help=about["amplitude_mean"]

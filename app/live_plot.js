@@ -40,18 +40,22 @@ const withTheme = (layout, token) => {
   return out;
 };
 
-// On a phone the long names keep their end, and the colour bar goes under the picture.
+// On a phone the long names keep their end, and the colour bar goes above the picture.
 const narrowed = (figure) => {
   const y = figure.layout.yaxis;
   if (y?.ticktext) {
-    y.ticktext = y.ticktext.map((t) => (t.length > 15 ? "…" + t.replace("…", "").slice(-14) : t));
+    const cut = (line) => (line.length > 15 ? "…" + line.replace("…", "").slice(-14) : line);
+    y.ticktext = y.ticktext.map((t) => {
+      const [, rule, layer] = /^<b>(.*)<\/b>(?:<br>(.*))?$/.exec(t) ?? [];
+      if (rule === undefined) return cut(t);
+      return `<b>${rule.slice(0, 15)}</b>` + (layer ? `<br>${cut(layer)}` : "");
+    });
   }
   for (const trace of figure.data) {
     if (trace.colorbar) {
       trace.colorbar = {
-        ...trace.colorbar, orientation: "h", y: -0.16, yanchor: "top", x: 0.5, len: 1, xpad: 0,
+        ...trace.colorbar, orientation: "h", y: 1.02, yanchor: "bottom", x: 0.5, len: 1, xpad: 0,
       };
-      figure.layout.margin = { ...figure.layout.margin, b: 70 };
     }
   }
   return figure;

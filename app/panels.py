@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
 import streamlit as st
+from streamlit.elements.lib.grid_container import GridContainer
 
 from spikewatch.metrics import METRICS
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
@@ -21,9 +23,14 @@ from .words import SEVERITY_COLOURS, escape
 _MOST_ALERTS = 6
 
 
+def _grid(key: str, *, n_columns: int = 2) -> GridContainer:
+    # The border is the grid's: so the cards of a row are equally high.
+    return st.grid(n_columns, min_column_width=340, border=True, key=key)
+
+
 @contextmanager
-def _card(title: str, *, about: str | None = None) -> Iterator[None]:
-    with st.container(border=True, height="stretch"):
+def _card(grid: GridContainer, title: str, *, about: str | None = None) -> Iterator[None]:
+    with grid.cell():
         st.markdown(f"**{title}**", help=about)
         yield
 
@@ -41,38 +48,50 @@ def alerts_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) ->
     if drawn is None and firing.is_empty():
         st.caption("✓ No alert has fired in this run.")
         return
-    grid = st.grid(2, min_column_width=360, key="alerts")
-    with grid.cell(), _card("Firing now"):
+    grid = _grid("alerts")
+    with _card(grid, "Firing now"):
         if firing.is_empty():
             st.caption("✓ Nothing fires now; what fired before is on the timeline.")
+        now = drawing.latest(store, moment)
         for alert in firing.head(_MOST_ALERTS).iter_rows(named=True):
-            _alert(alert)
+            _alert(alert, now=_value_now(now, alert))
         if firing.height > _MOST_ALERTS:
             st.caption(f"and {firing.height - _MOST_ALERTS} more, see the timeline and the table.")
-    with grid.cell(), _card("Alert timeline", about="From the step a condition began to hold."):
+    with _card(grid, "Alert timeline", about="From the step a condition began to hold."):
         _draw(drawn, key="timeline", otherwise="No alert in these steps.")
 
 
-def _alert(alert: dict[str, object]) -> None:
-    severity = str(alert["severity"])
+def _value_now(latest: pl.DataFrame, alert: dict[str, Any]) -> float | None:
+    of_layer = latest.filter(pl.col("layer") == alert["layer"])
+    if alert["metric"] not in latest.columns or of_layer.is_empty():
+        return None
+    return of_layer[alert["metric"]][0]
+
+
+def _alert(alert: dict[str, Any], *, now: float | None) -> None:
+    severity, metric = alert["severity"], alert["metric"]
     colour = SEVERITY_COLOURS.get(severity, "gray")
     where = f" · `{alert['layer']}`" if alert["layer"] else ""
-    value = metric_text(alert["metric"], alert["value"])  # ty: ignore[invalid-argument-type]
+    then = metric_text(metric, alert["value"])
+    figure = f"**{escape(then)}**" if now is None else f"**{escape(metric_text(metric, now))}**"
+    if now is not None and metric_text(metric, now) != then:
+        figure += f" (fired at {escape(then)})"
     st.markdown(
-        f":{colour}-badge[{severity}] **{escape(str(alert['rule']))}**{where} · "
-        f"{escape(str(alert['metric']))} **{escape(value)}** · since step {alert['since_step']:,}"
+        f":{colour}-badge[{severity}] **{escape(alert['rule'])}**{where} since step "
+        f"{alert['since_step']:,} · `{metric}` {figure}"
     )
-    says = [str(alert["summary"] or "")]
-    says += [f"**Likely:** {escape(str(alert['likely']))}"] if alert["likely"] else []
-    says += [f"**Try:** {escape(str(alert['advice']))}"] if alert["advice"] else []
-    st.caption("  \n".join([escape(says[0]), *says[1:]]))
+    says = [escape(alert["summary"] or "")]
+    says += [f"**Likely:** {escape(alert['likely'])}"] if alert["likely"] else []
+    says += [f"**Try:** {escape(alert['advice'])}"] if alert["advice"] else []
+    st.caption("  \n".join(line for line in says if line))
 
 
 def map_panels(store: queries.Source, moment: Moment) -> None:
     """Which layer, and when: firing rate and dead fraction."""
     rate = drawing.rate_picture(store, moment)
     if rate is None:
-        with _card("Firing rate and dead neurons"):
+        with st.container(border=True):
+            st.markdown("**Firing rate and dead neurons**")
             st.caption(
                 "No spiking layer has been observed in this run. If the model makes spikes, name "
                 "the module with `attach(model, layers=['name'])`, or pass its output through "
@@ -81,21 +100,21 @@ def map_panels(store: queries.Source, moment: Moment) -> None:
         return
     threshold = drawing.dead_threshold()
     starts = f"colour starts at the rule's {percent(threshold, digits=0)}" if threshold else ""
-    grid = st.grid(2, min_column_width=360, key="maps")
-    with grid.cell(), _card("Mean firing rate · √ scale", about=METRICS["mfr"].meaning):
+    grid = _grid("maps")
+    with _card(grid, "Mean firing rate · √ scale", about=METRICS["mfr"].meaning):
         chart(rate, key="rate-map")
     about = (
         f"{METRICS['dead_frac'].meaning} Blue: fewer than {DEAD_EVIDENCE_OBS} observations of each "
         "neuron so far, which is too little for a verdict."
     )
-    with grid.cell(), _card(f"Dead neurons · {starts}", about=about):
+    with _card(grid, f"Dead neurons · {starts}", about=about):
         _draw(drawing.dead_picture(store, moment), key="dead-map", otherwise="No rows.")
 
 
 def depth_panel(store: queries.Source, moment: Moment) -> None:
     """Gradients over the depth, and beside it what was logged."""
-    grid = st.grid(2, min_column_width=360, key="depth")
-    with grid.cell(), _card("Gradient by depth", about=METRICS["grad_rms"].meaning):
+    grid = _grid("depth")
+    with _card(grid, "Gradient by depth", about=METRICS["grad_rms"].meaning):
         metric = st.segmented_control(
             "Gradient",
             list(GRADIENT_LABELS),
@@ -112,7 +131,7 @@ def depth_panel(store: queries.Source, moment: Moment) -> None:
             otherwise="No gradient has been seen. They are read in `loss.backward()`, in training "
             "mode, through layers with a surrogate gradient.",
         )
-    with grid.cell(), _card("Loss and other scalars"):
+    with _card(grid, "Loss and other scalars"):
         _draw(
             drawing.scalar_picture(store, moment),
             key="scalars",
@@ -132,12 +151,13 @@ def table_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) -> 
     if rows.is_empty():
         return
     names = rows["layer"].to_list()
-    if st.session_state.get("layer") not in names:
+    if _asked_layer() not in names:
         st.session_state["layer"] = names[0]
-    with _card("Layers, worst first", about="Figures of each layer's latest row."):
+    with st.container(border=True):
+        st.markdown("**Layers, worst first**", help="Figures of each layer's latest row.")
         # The order changes while the run lives: the selection follows the layer, not the row.
         st.session_state["layer-table"] = {
-            "selection": {"rows": [names.index(st.session_state["layer"])], "columns": []}
+            "selection": {"rows": [names.index(_asked_layer())], "columns": []}
         }
         st.dataframe(
             rows,
@@ -151,6 +171,11 @@ def table_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) -> 
             alt="Layers, worst first",
         )
     st.session_state["_layer_names"] = names
+
+
+def _asked_layer() -> str | None:
+    # Before the box below was drawn for the first time, only the URL knows.
+    return st.session_state.get("layer", st.query_params.get("layer"))
 
 
 def _select_layer() -> None:
@@ -169,19 +194,21 @@ def layer_panel(store: queries.Source, moment: Moment) -> None:
         layer = st.selectbox("Layer", names, key="layer", bind="query-params", width=420)
     kinds = drawing.histogram_kinds(store, moment).filter(pl.col("layer") == layer)["kind"]
     shares = drawing.ternary_picture(store, moment, layer)
-    if shares is None and kinds.is_empty():
-        st.caption(
-            "This layer has no ternary weights, no trainable amplitude and no α: nothing more to "
-            "show than its row above."
-        )
+    lines = drawing.layer_picture(store, moment, layer)
+    if lines is None and shares is None and kinds.is_empty():
+        st.caption("Nothing of this layer has been observed in these steps.")
         return
-    grid = st.grid(2, min_column_width=360, key="layer-charts")
+    n_cards = (lines is not None) + (shares is not None) + kinds.len()
+    grid = _grid("layer-charts", n_columns=min(n_cards, 3))
+    if lines is not None:
+        with _card(grid, "Firing and gradients"):
+            chart(lines, key="layer-lines")
     if shares is not None:
-        with grid.cell(), _card("Ternary weights", about=METRICS["weight_zero_frac"].meaning):
+        with _card(grid, "Ternary weights", about=METRICS["weight_zero_frac"].meaning):
             chart(shares, key="ternary")
     for kind in kinds:
         drawn, remark = drawing.histogram_picture(store, moment, layer, kind)
-        with grid.cell(), _card(f"Distribution of the {HISTOGRAM_LABELS[kind]}"):
+        with _card(grid, f"Distribution of the {HISTOGRAM_LABELS[kind]}"):
             chart(drawn, key=f"histogram-{kind}")
             if remark:
                 st.caption(remark)

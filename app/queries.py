@@ -180,9 +180,7 @@ def latest_scalars(store: Source, scope: Scope) -> pl.DataFrame:
 
 def alert_rows(store: Source, run: str) -> pl.DataFrame:
     """Every transition of every rule of a run, in the order in which they were written."""
-    return store.sql(
-        "SELECT * FROM alerts WHERE run = $run ORDER BY rowid", {"run": run}
-    )
+    return store.sql("SELECT * FROM alerts WHERE run = $run ORDER BY rowid", {"run": run})
 
 
 def firing_by_run(store: Source) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """The top of a run's page: is it healthy now?"""
 
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -8,10 +9,19 @@ import streamlit as st
 from . import drawing, queries
 from .drawing import Moment
 from .kpis import kpis
-from .words import SEVERITY_COLOURS, STATE_BADGES, age, escape
+from .words import SEVERITY_COLOURS, STATE_BADGES, age, escape, utc_now
 
 
-def status_strip(about: dict[str, Any], live: bool, *, firing: pl.DataFrame) -> None:  # noqa: FBT001
+_STALE_S = 60
+
+
+def _seconds_since(at: datetime) -> float:
+    return (utc_now() - at).total_seconds()
+
+
+def status_strip(
+    about: dict[str, Any], *, live: bool, step: int | None, firing: pl.DataFrame
+) -> None:
     """Name and state of the run, its step, the age of its newest row, and what fires."""
     colour, sign, meaning = STATE_BADGES[about["state"]]
     with st.container(
@@ -21,10 +31,15 @@ def status_strip(about: dict[str, Any], live: bool, *, firing: pl.DataFrame) -> 
         st.badge(f"{sign} {about['state']}", color=colour, help=meaning)
         if not live:
             st.badge("❚❚ paused", color="violet", help="Turn *Live* on to follow the run")
-        if about["last_step"] is not None:
-            st.badge(f"step {about['last_step']:,}", color="gray")
+        if step is not None:
+            st.badge(f"step {step:,}", color="gray")
         if about["last_at"] is not None:
-            st.badge(f"last row {age(about['last_at'])} ago", color="gray")
+            stale = about["state"] == "running" and _seconds_since(about["last_at"]) > _STALE_S
+            st.badge(
+                f"last row {age(about['last_at'])} ago",
+                color="orange" if stale else "gray",
+                help="The process is alive, but nothing was observed lately" if stale else None,
+            )
         for severity in SEVERITY_COLOURS:
             n = firing.filter(severity=severity).height if firing.height else 0
             if n:
@@ -47,7 +62,7 @@ def kpi_cards(store: queries.Source, moment: Moment) -> None:
     if not cards:
         return
     colours = {"high": "inverse", "low": "normal", "none": "off"}
-    with st.grid(min(len(cards), 5), min_column_width=185, row_height=178, key="kpis"):
+    with st.grid(min(len(cards), 5), min_column_width=150, row_height=178, key="kpis"):
         for card in cards:
             st.metric(
                 card.label,

@@ -16,12 +16,16 @@ STATE_BADGES = {
 SEVERITY_COLOURS = {"critical": "red", "warning": "orange", "info": "blue"}
 
 
+def utc_now() -> datetime:
+    """Now, as times are stored: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
 def age(at: datetime | None, *, now: datetime | None = None) -> str:
     """How long ago a stored time (UTC without a zone) was: `3 s`, `4 min`, `2 h`, `5 d`."""
     if at is None:
         return "–"
-    now = now or datetime.now(UTC).replace(tzinfo=None)
-    seconds = max((now - at).total_seconds(), 0)
+    seconds = max(((now or utc_now()) - at).total_seconds(), 0)
     for limit, size, unit in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
         if seconds < limit:
             return f"{seconds / size:.0f} {unit}"

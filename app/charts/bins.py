@@ -47,12 +47,29 @@ def histogram_map(
     axis: dict[str, object] = {"title": {"text": label, "standoff": 4}}
     if spaced:
         axis |= {"type": "log", "range": [float(np.log10(v)) for v in shown]}
+        axis |= _octave_ticks(*shown)
     else:
         axis |= {"range": list(shown)}
-    for value in bounds or ():
-        fig.add_hline(y=value, line={"color": NOW, "width": 1, "dash": "dash"})
     fig.update_layout(xaxis=step_axis(), yaxis=axis)
+    for value in bounds or ():
+        mark(fig, value, name=f"{value:g}")
     return fig
+
+
+def mark(fig: go.Figure, value: float, *, name: str) -> None:
+    """A dashed line across the picture, with its name at the right end."""
+    fig.add_hline(y=value, line={"color": NOW, "width": 1, "dash": "dash"})
+    fig.add_annotation(
+        text=name,
+        x=1,
+        xref="paper",
+        xanchor="right",
+        # Plotly takes the exponent here, but not for the line.
+        y=float(np.log10(value)) if fig.layout.yaxis.type == "log" else value,
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 11},
+    )
 
 
 def outside_share(histograms: pl.DataFrame) -> float:
@@ -68,6 +85,12 @@ def _log_spaced(edges: np.ndarray) -> bool:
         return False
     ratios = edges[1:] / edges[:-1]
     return bool(np.allclose(ratios, ratios[0], rtol=1e-3)) and ratios[0] > 1.0001
+
+
+def _octave_ticks(low: float, high: float) -> dict[str, object]:
+    first, last = int(np.ceil(np.log2(low))), int(np.floor(np.log2(high)))
+    ticks = [2.0**k for k in range(first, last + 1, 1 + (last - first) // 8)]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{t:.3g}" for t in ticks]}
 
 
 def _shown(

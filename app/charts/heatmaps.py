@@ -9,6 +9,7 @@ import polars as pl
 from .style import (
     HEALTHY,
     UNKNOWN,
+    UNKNOWN_MARK,
     blank,
     cividis,
     colour_bar,
@@ -20,20 +21,20 @@ from .style import (
 )
 
 
-# Rates above are shown like this one: half of all slots firing is beyond any healthy layer, and a
-# fixed range keeps a colour's meaning from one refresh, and one run, to the next.
-RATE_TOP = 0.5
+# Rates above are shown like this one: few healthy layers fire in more than a third of their slots,
+# and a fixed range keeps a colour's meaning from one refresh, and one run, to the next.
+RATE_TOP = 0.3
 
 
 def rate_map(rates: pl.DataFrame, layers: Sequence[str]) -> go.Figure:
-    """Mean firing rate by layer and step, on a √ scale from 0 to 50 %.
+    """Mean firing rate by layer and step, on a √ scale from 0 to 30 %.
 
     Args:
         rates: Columns `layer`, `step`, `mfr` (0–1).
         layers: Layers from the input on.
     """
     steps, rate, _ = matrix(rates, layers, "mfr")
-    ticks = [0, 0.01, 0.05, 0.1, 0.2, 0.3, RATE_TOP]
+    ticks = [0, 0.01, 0.05, 0.1, 0.2, RATE_TOP]
     labels = [percent(t, digits=0) for t in ticks]
     labels[-1] = "≥ " + labels[-1]
     fig = _picture(layers)
@@ -106,15 +107,9 @@ def _add_unknown(
         hoverongaps=False,
         hovertemplate="%{y}<br>step %{x:,d}<br>too little evidence yet<extra></extra>",
     )
-    fig.add_scatter(
-        x=[None],
-        y=[None],
-        mode="markers",
-        marker={"symbol": "square", "size": 10, "color": UNKNOWN},
-        name="too little evidence yet",
-        showlegend=True,
-    )
-    fig.update_layout(showlegend=True)
+    # In the axis title, because a legend would move the picture, and it lies beside another.
+    mark = f'<span style="color:{UNKNOWN_MARK}">■</span> too little evidence yet'
+    fig.update_xaxes(title={"text": f"optimizer step   {mark}"})
 
 
 def _picture(layers: Sequence[str]) -> go.Figure:

@@ -1,4 +1,6 @@
-"""What the user logs: loss, accuracy, learning rate."""
+"""Lines in lanes: what the user logs, and the figures of one layer."""
+
+from collections.abc import Collection
 
 import plotly.graph_objects as go
 import polars as pl
@@ -10,59 +12,65 @@ _PHASE_LINES = {
     "train": {"color": PRIMARY, "width": 1.5},
     "eval": {"color": TEXT, "width": 1.5, "dash": "dot"},
 }
-_ROW_PX, _GAP_PX = 120, 26
-MOST_ROWS = 4
+_LANE_PX, _GAP_PX, _AROUND_PX = 96, 30, 62
+MOST_LANES = 4
 
 
-def scalar_lines(scalars: pl.DataFrame) -> go.Figure:
-    """One lane per scalar, each with its own scale, above a common axis of steps.
+def line_lanes(lines: pl.DataFrame, *, percent: Collection[str] = ()) -> go.Figure:
+    """One lane per name, each with its own scale, above a common axis of steps.
 
     Args:
-        scalars: Columns `name`, `phase`, `step`, `value`; the first `MOST_ROWS` names are drawn.
+        lines: Columns `name`, `phase`, `step`, `value`; the first `MOST_LANES` names are drawn.
+        percent: Names whose values are fractions, shown in percent.
     """
-    names = scalars["name"].unique(maintain_order=True).to_list()[:MOST_ROWS]
-    height = max(300, (_ROW_PX + _GAP_PX) * len(names) + 50)
+    names = lines["name"].unique(maintain_order=True).to_list()[:MOST_LANES]
+    height = max(300, (_LANE_PX + _GAP_PX) * len(names) + _AROUND_PX)
     fig = blank(height)
-    both = scalars["phase"].n_unique() > 1
-    gap = _GAP_PX / height
+    phases = lines["phase"].unique(maintain_order=True).to_list()
+    gap = _GAP_PX / (height - _AROUND_PX)
     lane = (1 + gap) / len(names)
     for i, name in enumerate(names):
-        number = "" if i == 0 else str(i + 1)
         top = 1 - i * lane
-        fig.update_layout(
-            {
-                f"yaxis{number}": {
-                    "domain": [max(top - lane + gap, 0), top],
-                    "nticks": 5,
-                    "anchor": "x",
-                }
-            }
-        )
-        fig.add_annotation(
-            text=f"<b>{name}</b>",
-            **{"x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper"},
-            yanchor="bottom",
-            showarrow=False,
-            font={"size": 11},
-        )
-        of_name = scalars.filter(pl.col("name") == name)
-        for phase in of_name["phase"].unique(maintain_order=True):
-            part = of_name.filter(pl.col("phase") == phase)
-            fig.add_scatter(
-                x=part["step"],
-                y=part["value"],
-                yaxis=f"y{number}",
-                mode="lines" if part.height > 1 else "markers",
-                name=phase,
-                showlegend=both and i == 0,
-                line=_PHASE_LINES.get(phase, {"width": 1.5}),
-                hovertemplate=f"{name} ({phase})<br>step %{{x:,d}}: %{{y:.5~g}}<extra></extra>",
-            )
-    last = "y" if len(names) == 1 else f"y{len(names)}"
+        axis = {
+            "domain": [max(top - lane + gap, 0), max(top, 0)],
+            "nticks": 4,
+            "anchor": "x",
+            "exponentformat": "power",
+        }
+        if name in percent:
+            axis |= {"tickformat": ".3~%", "rangemode": "tozero"}
+        fig.update_layout({f"yaxis{i + 1 if i else ''}": axis})
+        _add_title(fig, name, top)
+        for phase in phases:
+            part = lines.filter(name=name, phase=phase)
+            if part.height:
+                value = "%{y:.3~%}" if name in percent else "%{y:.5~g}"
+                fig.add_scatter(
+                    x=part["step"],
+                    y=part["value"],
+                    yaxis=f"y{i + 1 if i else ''}",
+                    mode="lines" if part.height > 1 else "markers",
+                    name=phase,
+                    showlegend=len(phases) > 1 and i == 0,
+                    line=_PHASE_LINES.get(phase, {"width": 1.5}),
+                    hovertemplate=f"{name} ({phase})<br>step %{{x:,d}}: {value}<extra></extra>",
+                )
     fig.update_layout(
-        xaxis=step_axis() | {"anchor": last, "showgrid": True},
-        margin={"t": 22},
-        showlegend=both,
+        xaxis=step_axis()
+        | {"anchor": f"y{len(names) if len(names) > 1 else ''}", "showgrid": True},
+        margin={"t": 24},
+        showlegend=len(phases) > 1,
         legend={"x": 1, "xanchor": "right", "y": 1},
     )
     return fig
+
+
+def _add_title(fig: go.Figure, name: str, top: float) -> None:
+    fig.add_annotation(
+        text=f"<b>{name}</b>",
+        **{"x": 0, "xref": "paper", "xanchor": "left", "y": max(top, 0), "yref": "paper"},
+        yanchor="bottom",
+        yshift=2,
+        showarrow=False,
+        font={"size": 11},
+    )

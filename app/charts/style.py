@@ -24,17 +24,27 @@ SEVERITY_COLOURS = {
 NEGATIVE, ZERO, POSITIVE = "#2166AC", "rgba(128,128,128,0.28)", "#D6604D"
 HEALTHY = "rgba(128,128,128,0.20)"
 UNKNOWN = "rgba(86,140,230,0.22)"
+UNKNOWN_MARK = "rgba(86,140,230,0.6)"
 NOW = "#D55E00"
 
 _LABEL_CHARS = 24
 
 
-def short_labels(names: Sequence[str], *, n_chars: int = _LABEL_CHARS) -> list[str]:
-    """Names that fit beside an axis: the end of a qualified name says most, so it stays.
+def short_label(name: str, *, n_chars: int = _LABEL_CHARS) -> str:
+    """The end of a qualified name, which says most of it, cut at a dot if that fits."""
+    if len(name) <= n_chars:
+        return name
+    parts = name.split(".")
+    for first in range(1, len(parts)):
+        end = ".".join(parts[first:])
+        if len(end) < n_chars:
+            return "…" + end
+    return "…" + name[-(n_chars - 1) :]
 
-    Names that would look alike once cut are left whole.
-    """
-    cut = [n if len(n) <= n_chars else "…" + n[-(n_chars - 1) :] for n in names]
+
+def short_labels(names: Sequence[str], *, n_chars: int = _LABEL_CHARS) -> list[str]:
+    """Names that fit beside an axis; those that would look alike once cut are left whole."""
+    cut = [short_label(name, n_chars=n_chars) for name in names]
     return [c if cut.count(c) == 1 else n for c, n in zip(cut, names, strict=True)]
 
 

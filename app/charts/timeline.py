@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import polars as pl
 
-from .style import SEVERITY_COLOURS, blank, lanes_height, short_labels, step_axis
+from .style import SEVERITY_COLOURS, blank, lanes_height, short_label, step_axis
 
 
 MOST_LANES = 24
@@ -19,16 +19,12 @@ def alert_timeline(spans: pl.DataFrame, *, first_step: int, last_step: int) -> g
         first_step: Left end of the axis.
         last_step: Right end of the axis: the run's latest step.
     """
-    spans = spans.with_columns(
-        pl.when(pl.col("layer") == "")
-        .then(pl.col("rule"))
-        .otherwise(pl.col("rule") + " · " + pl.col("layer"))
-        .alias("lane")
-    )
-    lanes = spans["lane"].unique(maintain_order=True).to_list()[:MOST_LANES]
+    spans = spans.with_columns(pl.format("{} · {}", "rule", "layer").alias("lane"))
+    heads = spans.unique("lane", maintain_order=True).head(MOST_LANES)
+    lanes = heads["lane"].to_list()
     spans = spans.filter(pl.col("lane").is_in(lanes))
     span_steps = max(last_step - first_step, 1)
-    fig = blank(lanes_height(len(lanes), per_lane=26, around=90))
+    fig = blank(lanes_height(len(lanes), per_lane=34, around=90))
     for severity in _BARS:
         for state, opacity in (("firing", 1.0), ("resolved", 0.55), ("pending", 0.25)):
             part = spans.filter(severity=severity, state=state)
@@ -58,7 +54,10 @@ def alert_timeline(spans: pl.DataFrame, *, first_step: int, last_step: int) -> g
             "categoryarray": lanes,
             "tickmode": "array",
             "tickvals": lanes,
-            "ticktext": short_labels(lanes, n_chars=34),
+            "ticktext": [
+                f"<b>{rule}</b><br>{short_label(layer, n_chars=26)}" if layer else f"<b>{rule}</b>"
+                for rule, layer in heads.select("rule", "layer").rows()
+            ],
             "tickfont": {"size": 11},
             "range": [len(lanes) - 0.5, -0.5],
             "ticks": "",

@@ -20,7 +20,7 @@ _NO_ROWS = Trouble(
     "This run has no rows yet",
     "Nothing was observed so far. The first step is always observed, so rows appear when the first "
     "`optimizer.step()` is done. If training is past that, look at the run's events: "
-    "`spikewatch query \"SELECT * FROM events\"`.",
+    '`spikewatch query "SELECT * FROM events"`.',
 )
 
 
@@ -70,7 +70,15 @@ def _controls(runs: list[str]) -> _Controls:
     if st.session_state.get("run") not in runs and "run" not in st.query_params:
         st.session_state["run"] = runs[0]
     with st.sidebar:
-        run = st.selectbox("Run", runs, index=None, key="run", bind="query-params")
+        run = st.selectbox(
+            "Run",
+            runs,
+            index=None,
+            key="run",
+            bind="query-params",
+            required=True,
+            label_visibility="collapsed",
+        )
         window = st.segmented_control(
             "Steps",
             list(_WINDOWS),
@@ -115,11 +123,11 @@ def _body(controls: _Controls, known_runs: tuple[str, ...]) -> None:
 def _sections(store: object, watermark: int, controls: _Controls, about: dict) -> None:
     facts = drawing.facts(store, folder(), watermark, controls.run)
     if facts.is_empty():
-        status_strip(about, controls.live, firing=pl.DataFrame())
+        status_strip(about, live=controls.live, step=None, firing=pl.DataFrame())
         return show_trouble(_NO_ROWS)
     moment = Moment(folder(), watermark, _scope(facts, controls))
     firing = drawing.firing(store, moment)
-    status_strip(about, controls.live, firing=firing)
+    status_strip(about, live=controls.live, step=moment.scope.last_step, firing=firing)
     kpi_cards(store, moment)
     alerts_panel(store, moment, firing)
     map_panels(store, moment)

@@ -70,8 +70,9 @@ def _table(runs: pl.DataFrame, alerts: pl.DataFrame) -> str | None:
         .alias("firing"),
         pl.when(pl.col("rule").is_not_null())
         .then(
-            pl.format("{} · {} · since step {}", "rule", pl.col("layer").fill_null(""),
-                      "since_step")
+            pl.format(
+                "{} · {} · since step {}", "rule", pl.col("layer").fill_null(""), "since_step"
+            )
         )
         .alias("worst"),
         (pl.col("n_fired_critical") + pl.col("n_fired_warning")).alias("ever"),

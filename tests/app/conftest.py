@@ -219,7 +219,7 @@ class Run:
         return self
 
 
-@pytest.fixture(name="make_run")
+@pytest.fixture(name="make_run", scope="session")
 def _make_run():
     return Run
 
