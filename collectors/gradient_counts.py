@@ -27,9 +27,10 @@ class GradientCounts:
         self._clear()
 
     def _clear(self) -> None:
-        self._sg: Tensor | None = None  # slots, Σ|σ′|, in support, reads that were not finite
+        self._sg: Tensor | None = None  # Σ|σ′|, slots, in support, reads that were not finite
         self._carrying: Tensor | None = None
-        self._grad: Tensor | None = None  # elements, Σg², gradients that were not finite
+        self._grad: Tensor | None = None  # Σg², elements, gradients that were not finite
+        self._awaited = False
 
     def add_surrogate(self, spikes: Tensor, nodes: Sequence[Any], axes: Axes) -> None:
         """Read σ′ of one forward call from its surrogate nodes.
@@ -65,6 +66,7 @@ class GradientCounts:
         """
         if spikes.requires_grad:
             spikes.register_hook(Hook(self._add_gradient))
+            self._awaited = True
 
     def _add_gradient(self, gradient: Tensor) -> None:
         norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32).double()
@@ -84,6 +86,8 @@ class GradientCounts:
         if self._grad is not None:
             names = ("sum_sq_grad", "n_grad", "n_nonfinite_grad")
             counters |= zip(names, self._grad, strict=True)
+        elif self._awaited:
+            counters["n_grad"] = 0  # no backward pass came by: the spikes are not used for the loss
         self._clear()
         return counters or None
 

@@ -31,7 +31,12 @@ GRADIENTS = Table(
             "last",
             f"Neurons with |σ′| > {SG_ACTIVE} in at least one slot of the step",
         ),
-        Counter("n_grad", _INT, "sum", "Elements of ∂L/∂s seen in finite gradients"),
+        Counter(
+            "n_grad",
+            _INT,
+            "sum",
+            "Elements of ∂L/∂s seen; 0 where the loss does not use the spikes",
+        ),
         Counter("sum_sq_grad", _F64, "sum", "Σ(∂L/∂s)² over them"),
         Counter("n_nonfinite_grad", _INT, "sum", "Gradients ∂L/∂s that held NaN or infinity"),
     ],

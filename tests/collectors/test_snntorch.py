@@ -93,3 +93,13 @@ def test_a_trainable_amplitude_is_reported(listen):
     assert row["n_amplitudes"] == 1
     assert row["sum_amplitude"] == 4.0
     assert row["n_amplitudes_out"] == 1
+
+
+def test_spikes_that_the_loss_does_not_use_have_no_gradient_elements(listen):
+    net = nn.ModuleDict({"hidden": snn.Leaky(beta=0.9), "readout": snn.Leaky(beta=0.9)})
+    heard = listen(net)
+    spikes, _ = net["hidden"](torch.rand(3, 4, requires_grad=True), torch.zeros(3, 4))
+    _, mem = net["readout"](spikes, torch.zeros(3, 4))
+    mem.sum().backward()
+    assert heard.flush("hidden", "gradients")["n_grad"] == 12
+    assert heard.flush("readout", "gradients")["n_grad"] == 0
