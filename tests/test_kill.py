@@ -45,6 +45,42 @@ while True:
     time.sleep(max(0, began + step * (LAYERS + 2) / ROWS_PER_S - time.monotonic()))
 """
 
+# Trains as users do. One process imports torch and forks a trainer per line that it reads.
+TRAINERS = """
+import os, signal, sys, time
+import torch
+from torch import nn
+import spikewatch
+from spikewatch.zoo import LIF
+
+def train(run):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = nn.Linear(4, 8), LIF()
+
+        def forward(self, x):
+            return self.lif(self.fc(x))[0]
+
+    torch.set_num_threads(1)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    watch = spikewatch.attach(model, run=run, dir=sys.argv[1], every=1, quiet=True)
+    for step in range(100_000):
+        loss = (model(3 * torch.rand(5, 4)) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        watch.log(loss=loss.item())
+        optimizer.step()
+        os.write(1, f"{run} {os.getpid()} {step} {time.monotonic()}\\n".encode())
+        time.sleep(0.01)
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    if os.fork() == 0:
+        train(line.strip())
+"""
+
 INGESTER = """
 import sys
 from spikewatch.store import ingest, open_store
@@ -108,6 +144,44 @@ def test_killing_the_writer_at_any_moment_loses_at_most_a_second_and_tears_nothi
         states = store.runs()
         assert set(states["state"]) == {"lost"}
         assert states.height == N_KILLS
+
+
+def test_killing_a_training_loses_at_most_its_last_second(tmp_path):
+    random.seed(9)
+    runs = [f"run{i}" for i in range(N_KILLS)]
+    due: dict[str, float] = {}
+    killed: dict[str, float] = {}
+    said: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+    argv = [sys.executable, "-u", "-c", TRAINERS, str(tmp_path)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as nursery:
+        waiting = list(runs)
+        for run in (waiting.pop() for _ in range(4)):
+            nursery.stdin.write(f"{run}\n")
+        nursery.stdin.flush()
+        for line in nursery.stdout:
+            run, pid, step, at = line.split()
+            said[run].append((int(step), float(at)))
+            if float(at) < due.setdefault(run, float(at) + random.uniform(0, 3)) or run in killed:
+                continue
+            killed[run] = time.monotonic()
+            os.kill(int(pid), signal.SIGKILL)
+            if waiting:
+                nursery.stdin.write(f"{waiting.pop()}\n")
+                nursery.stdin.flush()
+            elif len(killed) == len(runs):
+                nursery.stdin.close()
+    with open_store(tmp_path) as store:
+        for run in runs:
+            owed = [step for step, at in said[run] if at < killed[run] - 1]
+            for table in ("spikes", "gradients", "scalars"):
+                query = f"SELECT step FROM {table} WHERE run = ? ORDER BY step"
+                steps = store.sql(query, [run])["step"].to_list()
+                assert steps == list(range(len(steps))), (run, table)
+                assert len(steps) >= len(owed), (run, table)
+        assert sum(at < killed[run] - 1 for run in runs for _, at in said[run]) > 100
+        assert set(store.runs()["state"]) == {"lost"}
 
 
 def test_killing_the_ingesting_process_stores_each_row_once(tmp_path):

@@ -93,7 +93,12 @@ def attach_uri(uri: str) -> duckdb.DuckDBPyConnection:
     Raises:
         StoreError: DuckDB cannot attach it.
     """
-    con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    # No extension is fetched from the net behind the user's back.
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "python_enable_replacements": "false",
+        "autoinstall_known_extensions": "false",
+    }
+    con = duckdb.connect(":memory:", config=config)
     try:
         escaped = uri.replace("'", "''")
         con.execute(f"ATTACH '{escaped}' AS {ATTACHED} (READ_ONLY)")

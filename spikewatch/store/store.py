@@ -1,6 +1,7 @@
 """Store: asks the runs of one place, and keeps level with their journals while it is open."""
 
 import logging
+import os
 import re
 import threading
 from pathlib import Path
@@ -41,8 +42,9 @@ def open_store(where: str | Path | None = None) -> "Store":
     Raises:
         StoreError: There is no such place, or it is something else.
     """
-    if isinstance(where, str) and _URI.fullmatch(where) and not Path(where).exists():
-        return Store(attach_uri(where), prelude=f"USE {ATTACHED}")
+    given = str(where or os.environ.get("SPIKEWATCH_DIR", ""))
+    if _URI.fullmatch(given) and not Path(given).exists():
+        return Store(attach_uri(given), prelude=f"USE {ATTACHED}")
     path = runs_dir(where)
     if path.is_file():
         return Store(open_readonly(path))

@@ -81,7 +81,7 @@ def test_python_variables_are_no_tables(store):
         ("SELECT max(at) FROM spikes", r'(?s)syntax error.*write the column as "at"'),
         ("SELECT 1; SELECT 2", r"One statement at a time.*found 2"),
         ("DELETE FROM spikes", r"Only statements that read.*DELETE.*SELECT"),
-        ("SELECT ?", r"Values were not provided"),
+        ("SELECT ?::INTEGER", r"Values were not provided"),
         ("SELECT 1 AS a, 2 AS a", r"more than one column named a.*AS a_a"),
         ("SELECT INTERVAL 1 DAY AS i", r"(?s)INTERVAL.*epoch"),
     ],
