@@ -1,0 +1,92 @@
+"""One language: an expression has to mean the same to Polars (live) and to DuckDB (replay).
+
+The dialects differ in corners (`GREATEST` of NULL, `IS TRUE`, casts), and Polars would average over
+whatever rows happen to come together where DuckDB refuses. So each expression of a user's is tried
+in both on rows that hold every special value, and refused if the answers differ.
+"""
+
+import random
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from ..errors import RuleError
+from ..metrics.wide import COLUMNS
+from .expression import Condition
+
+
+if TYPE_CHECKING:
+    import duckdb
+
+_N_ROWS = 256
+_FLOATS = (None, float("nan"), float("inf"), float("-inf"), 0.0, 1.0, -1.0, 1e-12, 0.05, 0.3, 3.0)
+_INTS = (None, 0, 1, 2, 7, -3, 3000)
+_TEXTS = (None, "", "train", "eval", "lif1", "Loss")
+
+
+_agreed: set[str] = set()
+
+
+def check_agreement(conditions: Iterable[tuple[str, Condition | None]]) -> None:
+    """Check conditions of rules.
+
+    Args:
+        conditions: Names of rules, each with a condition of it.
+
+    Raises:
+        RuleError: Polars and DuckDB give different answers, or DuckDB has none.
+    """
+    new = [(rule, c.sql) for rule, c in conditions if c is not None and c.sql not in _agreed]
+    if not new:
+        return
+    import duckdb
+
+    with duckdb.connect(":memory:", config={"threads": 1}) as con:
+        con.register("probe", probe_rows().to_arrow())
+        con.execute("CREATE TABLE wide AS FROM probe")
+        for rule, sql in new:
+            if trouble := _disagreement(sql, con):
+                raise RuleError(f"rule {rule!r}: {sql!r} {trouble}")
+            _agreed.add(sql)
+
+
+def _disagreement(sql: str, con: "duckdb.DuckDBPyConnection") -> str:
+    """What is wrong with an expression that Polars can parse; empty if nothing is."""
+    import duckdb
+
+    try:
+        # In WHERE, DuckDB refuses aggregates and window functions: they need other rows.
+        con.execute(f"SELECT 1 FROM wide WHERE ({sql}\n) LIMIT 0")  # noqa: S608 - one expression
+        theirs = [row for (row,) in con.execute(f"SELECT ({sql}\n) FROM wide").fetchall()]  # noqa: S608
+    except duckdb.Error as error:
+        return f"cannot be replayed from DuckDB: {str(error).splitlines()[0]}"
+    try:
+        ours = probe_rows().select(pl.sql_expr(sql).alias("x"))["x"].to_list()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        return f"cannot be evaluated: {str(error).splitlines()[0]}"
+    if ours == theirs:
+        return ""
+    return (
+        "does not mean the same to Polars, which judges live, and to DuckDB, which judges history. "
+        "Comparisons, arithmetic, AND, OR, NOT, BETWEEN, IN, IS NULL, COALESCE, CASE, LIKE, ABS, "
+        "LN, SQRT and POWER do; GREATEST, IS TRUE and casts may not."
+    )
+
+
+@lru_cache
+def probe_rows() -> pl.DataFrame:
+    """Rows of the wide frame that mix NULL, NaN, ±∞, thresholds and ordinary figures."""
+    draw = random.Random(0)  # noqa: S311 - not for secrets
+
+    def values(dtype: pl.DataType) -> list[object]:
+        if dtype == pl.Float64():
+            special = [draw.choice(_FLOATS) for _ in range(_N_ROWS)]
+            return [draw.random() if draw.random() < 0.5 else x for x in special]
+        pool = _INTS if dtype.is_integer() else _TEXTS if dtype == pl.String() else (None,)
+        return [draw.choice(pool) for _ in range(_N_ROWS)]
+
+    return pl.DataFrame(
+        {name: pl.Series(values(dtype), dtype=dtype) for name, dtype in COLUMNS.items()}
+    )
