@@ -11,7 +11,7 @@ from .charts.style import percent
 
 
 SEVERITIES = ("critical", "warning", "info")
-_LANE = ["rank", "rule", "layer"]
+_LANE = ["rank", "phase", "rule", "layer"]
 _SPAN = {
     "rule": pl.String(),
     "layer": pl.String(),

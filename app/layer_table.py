@@ -5,6 +5,8 @@ import streamlit as st
 
 from spikewatch.metrics import METRICS
 
+from .words import SEVERITY_COLOURS
+
 
 _SPARK_POINTS = 40
 _FIXED = ("status", "layer")
@@ -71,18 +73,25 @@ def _line(column: str) -> pl.Expr:
     return kept.filter(pl.int_range(kept.len()) % every == 0).reverse()
 
 
-def columns(rows: pl.DataFrame) -> dict[str, object]:
-    """How the table shows each column; the tooltips are the catalogue's."""
+def columns(rows: pl.DataFrame, firing: pl.DataFrame) -> dict[str, object]:
+    """How the table shows each column; the tooltips are the catalogue's.
+
+    Args:
+        rows: What `layer_rows` gave.
+        firing: Alerts that fire now; their severity is the colour of the status.
+    """
     column = st.column_config
     states = rows["status"].explode().unique(maintain_order=True).to_list()
-    colours = {"ok": "green", "unknown": "gray"}
+    severities = dict(firing.select("rule", "severity").rows())
+    colours = {rule: SEVERITY_COLOURS.get(s, "gray") for rule, s in severities.items()}
+    colours |= {"ok": "green", "unknown": "gray"}
     top = _highest(rows, "mfr_trend")
     about = {name: metric.meaning for name, metric in METRICS.items()}
     return {
         "status": column.MultiselectColumn(
             "status",
             options=states,
-            color=[colours.get(s, "red") for s in states],
+            color=[colours.get(s, "gray") for s in states],
             width=130,
             help="The rules that fire on this layer now; *unknown*: too little evidence yet",
         ),

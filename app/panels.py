@@ -165,7 +165,7 @@ def table_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) -> 
             hide_index=True,
             on_select=_select_layer,
             selection_mode="single-row-required",
-            column_config=columns(rows),
+            column_config=columns(rows, firing),
             height="content" if rows.height <= 14 else 520,
             placeholder="–",
             alt="Layers, worst first",

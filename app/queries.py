@@ -78,7 +78,7 @@ def layers(store: Source, run: str) -> pl.DataFrame:
 
 
 def trends(store: Source, scope: Scope, table: str) -> pl.DataFrame:
-    """Metrics of `spikes`, `gradients` or `weights` by layer and bucket: `layer`, `step`, …"""
+    """Metrics of `spikes`, `gradients` or `weights`: `layer`, `step` (bucket), the metrics."""
     return _ask(
         store,
         f"SELECT layer, {_BUCKET}, {_TRENDS[table]} FROM {table} "  # noqa: S608 - our own names
@@ -130,7 +130,7 @@ def gradient_profile(store: Source, scope: Scope, metric: str, *, n_steps: int) 
 
 
 def histograms(store: Source, scope: Scope, layer: str, kind: str) -> pl.DataFrame:
-    """Stored histograms of a layer, the last of each bucket: `step`, `edges`, `counts`, …"""
+    """Stored histograms of a layer, the last of each bucket: `step`, `edges`, `counts`, ends."""
     return _ask(
         store,
         f"""
@@ -189,7 +189,7 @@ def firing_by_run(store: Source) -> pl.DataFrame:
         """
         SELECT run, "rule", severity, layer, since_step FROM (
             SELECT *, row_number() OVER (
-                PARTITION BY run, "rank", "rule", layer ORDER BY rowid DESC) AS n
+                PARTITION BY run, "rank", phase, "rule", layer ORDER BY rowid DESC) AS n
             FROM alerts)
         WHERE n = 1 AND state = 'firing'
         ORDER BY (severity = 'critical') DESC, (severity = 'warning') DESC, since_step"""

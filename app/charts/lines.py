@@ -68,7 +68,11 @@ def line_lanes(lines: pl.DataFrame, *, percent: Collection[str] = ()) -> go.Figu
 def _add_title(fig: go.Figure, name: str, top: float) -> None:
     fig.add_annotation(
         text=f"<b>{name}</b>",
-        **{"x": 0, "xref": "paper", "xanchor": "left", "y": max(top, 0), "yref": "paper"},
+        x=0,
+        xref="paper",
+        xanchor="left",
+        y=max(top, 0),
+        yref="paper",
         yanchor="bottom",
         yshift=2,
         showarrow=False,

@@ -162,5 +162,5 @@ def _scope(facts: pl.DataFrame, controls: _Controls) -> Scope:
 def _gone(run: str) -> Trouble:
     return Trouble(
         "This run is not in the runs folder",
-        f"There is no run `{run}` in `{folder()}`. Choose another one beside, or go back to *Runs*.",
+        f"There is no run `{run}` in `{folder()}`. Choose another one beside, or see *Runs*.",
     )

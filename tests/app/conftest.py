@@ -1,11 +1,14 @@
 """Runs on disk as a training leaves them, and the app in a real browser."""
 
 import os
+import shutil
 import socket
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 
 from spikewatch.alerts.engine import Engine
 from spikewatch.alerts.rule import load_rules
+from spikewatch.app import launch
 from spikewatch.journal import JournalWriter
 from spikewatch.metrics import RECORDS, TABLES
 from spikewatch.metrics.wide import widen
@@ -230,3 +234,144 @@ def _runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     Run().write(folder)
     return folder
+
+
+DEADLINE_S = 30
+CHROMIUM_ARGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def wait_until(condition, *, what, deadline_s=DEADLINE_S):
+    """The first true value of `condition()`."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        threading.Event().wait(0.05)
+    pytest.fail(f"waited {deadline_s} s in vain: {what}")
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.read().decode()
+    except (urllib.error.URLError, ConnectionError):
+        return None
+
+
+@contextmanager
+def serve(runs):
+    """The app as `spikewatch show` starts it, on a free port; gives its address."""
+    port = _free_port()
+    argv = launch.command(runs, port=port, host="127.0.0.1")
+    env = os.environ | {"SPIKEWATCH_DIR": str(runs)}
+    with subprocess.Popen(
+        argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as server:
+        # Its pipe is drained, or a talkative server would stop.
+        log = []
+        drain = threading.Thread(target=lambda: log.extend(server.stdout), daemon=True)
+        drain.start()
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(
+                lambda: server.poll() is not None or _answers(f"{url}/_stcore/health"),
+                what="the server to start",
+            )
+            assert server.poll() is None, b"".join(log).decode()
+            yield url
+        finally:
+            server.terminate()
+            server.wait(DEADLINE_S)
+            drain.join(DEADLINE_S)
+
+
+@pytest.fixture(name="serve", scope="session")
+def _serve():
+    return serve
+
+
+@pytest.fixture(name="wait_until", scope="session")
+def _wait_until():
+    return wait_until
+
+
+@pytest.fixture(name="url", scope="session")
+def _url(runs):
+    with serve(runs) as url:
+        yield url
+
+
+@pytest.fixture(name="chromium", scope="session")
+def _chromium():
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
+    if not shutil.which(path):
+        pytest.fail(
+            f"The browser tests need Chromium, and there is none at {path}. Install it with "
+            "`apt-get install chromium`, or set CHROMIUM to where it is."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A browser tab that remembers whom it asked and what went wrong."""
+
+    def __init__(self, browser, **options):
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1400, "height": 1000}} | options
+        )
+        self.page = self.context.new_page()
+        self.asked, self.faults = [], []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", self._console)
+
+    def _console(self, message):
+        # For an address with a path Streamlit first tries whether that path is its root.
+        probing = "/_stcore/" in message.location.get("url", "")
+        if message.type == "error" and not probing:
+            self.faults.append(message.text)
+
+    def open(self, url):
+        self.page.goto(url)
+        return self.page
+
+    def foreign(self):
+        ours = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:http://127.0.0.1:")
+        return [url for url in self.asked if not url.startswith(ours)]
+
+    def check(self):
+        """Nothing went wrong, and nobody else was asked."""
+        assert self.page.locator('[data-testid="stException"]').count() == 0
+        assert self.faults == []
+        assert self.foreign() == []
+
+
+@pytest.fixture(name="tab")
+def _tab(chromium):
+    tabs = []
+
+    def make(**options):
+        tabs.append(Tab(chromium, **options))
+        return tabs[-1]
+
+    yield make
+    for tab in tabs:
+        tab.context.close()
