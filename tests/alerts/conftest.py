@@ -1,0 +1,128 @@
+"""Rows of layers as the collectors leave them: healthy, unless a test says otherwise."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from spikewatch.metrics import RECORDS, TABLES
+from spikewatch.metrics.wide import widen
+
+
+NOON = datetime(2026, 1, 2, 12)
+N, SLOTS = 100, 51_200
+
+SPIKES = {
+    "n_obs": 512,
+    "n_neurons": N,
+    "n_spikes": SLOTS // 10,
+    "n_positive": SLOTS // 10,
+    "sum_abs_spike": SLOTS / 10,
+    "n_nonfinite_spikes": 0,
+    "evidence_n_obs": 2995,
+    "n_dead": 1,
+    "n_saturated": 0,
+}
+GRADIENTS = {
+    "n_sg": SLOTS,
+    "sum_sg": SLOTS / 5,
+    "n_sg_active": SLOTS // 2,
+    "n_sg_nonfinite": 0,
+    "n_sg_neurons": N,
+    "n_carrying": N,
+    "n_grad": SLOTS,
+    "sum_sq_grad": 1e-4,
+    "n_nonfinite_grad": 0,
+}
+AMPLITUDES = {
+    "n_amplitudes": 4,
+    "sum_amplitude": 4.0,
+    "amplitude_min": 0.9,
+    "amplitude_max": 1.1,
+    "n_amplitudes_out": 0,
+    "n_alphas": 4,
+    "sum_alpha": 4.0,
+    "alpha_min": 0.9,
+    "alpha_max": 1.1,
+}
+WEIGHTS = {
+    "n_weights": 1000,
+    "n_weight_negative": 300,
+    "n_weight_zero": 400,
+    "n_weight_positive": 300,
+    "sum_scale_positive": 30.0,
+    "sum_scale_negative": 30.0,
+    "delta": 0.05,
+    "n_nonfinite_weights": 0,
+}
+# A LIF layer, ternary spikes with an amplitude, ternary weights (whose scale is an α), the loss.
+HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
+    "lif": {"spikes": SPIKES, "gradients": GRADIENTS},
+    "tern": {
+        "spikes": SPIKES | {"n_positive": SLOTS // 20},
+        "gradients": GRADIENTS,
+        "amplitudes": AMPLITUDES,
+    },
+    "fc": {
+        "weights": WEIGHTS,
+        "amplitudes": {"n_alphas": 1, "sum_alpha": 0.1, "alpha_min": 0.1, "alpha_max": 0.1},
+    },
+    "loss": {"scalars": {"value": 0.5}},
+}
+
+
+def tables_of(steps: range, *, phase: str = "train", **sick: dict[str, Any]) -> dict[str, Any]:
+    """The tables of some steps; `sick` says which counters of a layer are otherwise."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for step in steps:
+        for layer, parts in HEALTHY.items():
+            for table, counters in parts.items():
+                keys = {"run": "r", "rank": 0, "phase": phase, "step": step, "layer": layer}
+                changed = {k: v for k, v in sick.get(layer, {}).items() if k in counters}
+                row = keys | {"at": NOON + timedelta(seconds=step)} | counters | changed
+                rows.setdefault(table, []).append(row)
+    scalars = [{**r, "name": r["layer"]} for r in rows.pop("scalars")]
+    frames = {name: TABLES[name].compute(pl.DataFrame(r)) for name, r in rows.items()}
+    schema = RECORDS["scalars"]
+    return frames | {
+        "scalars": pl.DataFrame([{c: r[c] for c in schema} for r in scalars], schema=schema)
+    }
+
+
+@pytest.fixture(scope="session")
+def tables() -> Callable[..., dict[str, Any]]:
+    return tables_of
+
+
+@pytest.fixture(scope="session")
+def wide() -> Callable[..., pl.DataFrame]:
+    return lambda steps, **sick: widen(tables_of(steps, **sick))
+
+
+@pytest.fixture
+def alert() -> Callable[..., dict[str, Any]]:
+    """A row of the table `alerts`."""
+
+    def make(**changed: Any) -> dict[str, Any]:
+        row = {
+            "run": "r",
+            "rank": 0,
+            "phase": "train",
+            "step": 14,
+            "layer": "lif1",
+            "at": NOON,
+            "rule": "dead-neurons",
+            "severity": "critical",
+            "state": "firing",
+            "since_step": 12,
+            "metric": "dead_frac",
+            "value": 0.83,
+            "summary": "Neurons are dead.",
+            "likely": "threshold too high",
+            "advice": "lower it",
+        }
+        return row | changed
+
+    return make

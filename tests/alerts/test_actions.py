@@ -1,0 +1,117 @@
+import logging
+
+import polars as pl
+import pytest
+
+from spikewatch.alerts.actions import Dispatcher
+from spikewatch.alerts.rule import Rule
+from spikewatch.errors import AlertRaised
+from spikewatch.metrics import RECORDS
+
+
+@pytest.fixture
+def make():
+    def make(*actions: str, **more) -> Dispatcher:
+        rule = Rule(name="dead-neurons", expr="dead_frac > 0.05", actions=actions)
+        return Dispatcher([rule], **more)
+
+    return make
+
+
+@pytest.fixture
+def rows(alert):
+    def rows(*changed: dict) -> pl.DataFrame:
+        return pl.DataFrame([alert(**c) for c in changed], schema=RECORDS["alerts"])
+
+    return rows
+
+
+@pytest.fixture
+def without_logging(monkeypatch):
+    """Be a program that has set up no logging; pytest has, and anew before the test is called."""
+
+    def be(level=logging.NOTSET):
+        logger = logging.getLogger("spikewatch")
+        monkeypatch.setattr(logger, "propagate", False)
+        monkeypatch.setattr(logger, "handlers", [])
+        logger.setLevel(level)
+
+    yield be
+    logging.getLogger("spikewatch").setLevel(logging.NOTSET)
+
+
+def test_firing_and_its_end_are_on_stderr_and_nothing_else_is(make, rows, capsys, without_logging):
+    without_logging()
+    states = ("unknown", "ok", "pending", "firing", "resolved")
+    make("log").handle(rows(*({"state": s, "severity": "info"} for s in states)))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("spikewatch INFO dead-neurons firing on 'lif1'")
+    assert second.startswith("spikewatch resolved dead-neurons")
+
+
+def test_who_raises_the_level_of_the_logger_sees_less(make, rows, capsys, without_logging):
+    without_logging(logging.ERROR)
+    make("log").handle(rows({"severity": "warning"}, {"severity": "critical"}))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_program_with_logging_gets_a_record_and_no_second_line(make, rows, caplog, capsys):
+    make("log").handle(rows({}))
+    assert [r.levelname for r in caplog.records] == ["CRITICAL"]
+    assert not capsys.readouterr().err
+
+
+def test_a_rule_without_log_prints_nothing(make, rows, caplog):
+    make("stop").handle(rows({}))
+    assert not caplog.records
+
+
+def test_the_callback_gets_firing_and_resolved_as_dicts(make, rows):
+    seen = []
+    make("callback", on_alert=seen.append).handle(
+        rows({"state": "pending"}, {"state": "firing"}, {"state": "resolved"})
+    )
+    assert [row["state"] for row in seen] == ["firing", "resolved"]
+    assert seen[0].keys() == RECORDS["alerts"].keys()
+
+
+def test_a_callback_that_fails_is_told_once_and_called_again(make, rows, caplog):
+    seen = []
+
+    def fail(row):
+        seen.append(row)
+        raise ValueError("no network")
+
+    make("callback", on_alert=fail).handle(rows({}, {}, {}))
+    assert len(seen) == 3
+    assert [r.getMessage() for r in caplog.records] == [
+        "spikewatch: on_alert failed on 'dead-neurons' (ValueError: no network). Training goes on; "
+        "further failures are not reported."
+    ]
+
+
+def test_stop_sets_the_flag_when_it_fires_and_keeps_it(make, rows):
+    dispatcher = make("stop")
+    dispatcher.handle(rows({"state": "pending"}))
+    assert not dispatcher.should_stop
+    dispatcher.handle(rows({"state": "firing"}))
+    dispatcher.handle(rows({"state": "resolved"}))
+    assert dispatcher.should_stop
+    assert dispatcher.pending_error is None
+
+
+def test_raise_hands_over_the_first_error_until_it_is_taken(make, rows):
+    dispatcher = make("raise")
+    dispatcher.handle(rows({"layer": "a"}, {"layer": "b"}))
+    assert isinstance(dispatcher.pending_error, AlertRaised)
+    assert "firing on 'a'" in str(dispatcher.pending_error)
+    dispatcher.pending_error = None
+    dispatcher.handle(rows({"layer": "c"}))
+    assert "firing on 'c'" in str(dispatcher.pending_error)
+
+
+@pytest.mark.parametrize(("severity", "raised"), [("warning", False), ("critical", True)])
+def test_raise_on_alert_is_for_critical_alerts(make, rows, severity, raised):
+    dispatcher = make(raise_on_alert=True)
+    dispatcher.handle(rows({"severity": severity}))
+    assert (dispatcher.pending_error is not None) == raised

@@ -1,0 +1,150 @@
+import math
+
+import duckdb
+import polars as pl
+import pytest
+
+from spikewatch.alerts.agreement import probe_rows
+from spikewatch.alerts.engine import Engine
+from spikewatch.alerts.judging import judging_columns, judging_sql
+from spikewatch.alerts.rule import load_rules
+
+
+RULES = {rule.name: rule for rule in load_rules()}
+SLOTS = 51_200
+NAN, INF = math.nan, math.inf
+
+# For each rule a layer and what its counters are when it is ill that way, with all that comes along
+# in practice: a silent layer has no membrane near threshold either, NaN amplitudes make NaN spikes.
+SILENT = {"n_spikes": 0, "n_positive": 0, "sum_abs_spike": 0.0, "n_dead": 100, "n_sg_active": 0}
+FIRING = {"n_spikes": 48_000, "n_positive": 48_000, "sum_abs_spike": 48_000.0}
+AMPLITUDES_NAN = {"sum_amplitude": NAN, "amplitude_min": NAN, "amplitude_max": NAN}
+ALPHAS_NAN = {"sum_alpha": NAN, "alpha_min": NAN, "alpha_max": NAN}
+COLLAPSED = {"n_weight_zero": 995, "n_weight_negative": 3, "n_weight_positive": 2}
+SICK = {
+    "dead-neurons": ("lif", {"n_dead": 10}),
+    "many-dead-neurons": ("lif", {"n_dead": 50}),
+    "dead-layer": ("lif", SILENT),
+    "saturated-neurons": ("lif", {"n_saturated": 8}),
+    "many-saturated-neurons": ("lif", FIRING | {"n_saturated": 95, "n_sg_active": 0}),
+    "low-rate": (
+        "lif",
+        {"n_spikes": 200, "n_positive": 200, "sum_abs_spike": 200.0, "n_dead": 4},
+    ),
+    "high-rate": ("lif", FIRING),
+    "vanished-gradient": ("lif", {"sum_sq_grad": 0.0}),
+    "vanished-surrogate-gradient": ("lif", {"n_sg_active": 20}),
+    "narrow-surrogate": ("lif", {"n_sg_active": 1500}),
+    "amplitude-too-large": ("tern", {"amplitude_max": 4.2}),
+    "amplitude-too-small": ("tern", {"amplitude_min": 0.1}),
+    "amplitude-flipped": ("tern", {"amplitude_min": -0.2}),
+    "spikes-out-of-range": ("lif", {"sum_abs_spike": SLOTS / 10 * 5}),
+    "alpha-pinned": ("tern", {"alpha_max": 10.0}),
+    "ternary-collapse": ("fc", COLLAPSED),
+    "ternary-near-collapse": (
+        "fc",
+        {"n_weight_zero": 900, "n_weight_negative": 50, "n_weight_positive": 50},
+    ),
+    "nearly-binary": (
+        "fc",
+        {"n_weight_zero": 1, "n_weight_negative": 499, "n_weight_positive": 500},
+    ),
+    "unequal-scales": ("fc", {"sum_scale_negative": 3.0}),
+    "non-finite-value": ("loss", {"value": NAN}),
+    "non-finite-weights": (
+        "fc",
+        {"n_nonfinite_weights": 1000, "n_weight_zero": 1000, "delta": NAN}
+        | {"n_weight_negative": 0, "n_weight_positive": 0, "sum_alpha": NAN},
+    ),
+    "non-finite-spikes": ("lif", {"n_nonfinite_spikes": 1, "n_saturated": 100}),
+    "non-finite-membrane": ("lif", SILENT | {"n_sg_nonfinite": 8, "n_nonfinite_grad": 1}),
+    "non-finite-amplitude": ("tern", AMPLITUDES_NAN | ALPHAS_NAN | {"n_nonfinite_spikes": 8}),
+    "non-finite-alpha": ("tern", ALPHAS_NAN),
+    "non-finite-gradient": ("lif", {"n_nonfinite_grad": 1, "n_grad": 0, "sum_sq_grad": 0.0}),
+}
+
+
+def fired(*frames):
+    engine = Engine(load_rules(), run="r", rank=0)
+    out = pl.concat([engine.feed(frame) for frame in frames])
+    return set(out.filter(state="firing").select("rule", "layer").rows())
+
+
+def test_a_healthy_network_is_silent_and_is_called_ok(wide):
+    engine = Engine(load_rules(), run="r", rank=0)
+    out = engine.feed(wide(range(60)))
+    assert set(out["state"]) == {"unknown", "ok"}
+    last = out.group_by("rule", "layer", maintain_order=True).last()
+    assert set(last["state"]) == {"ok"}
+    assert set(last["rule"]) == set(RULES)
+
+
+def test_each_rule_is_tried():
+    assert SICK.keys() == RULES.keys()
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_each_illness_fires_its_own_rule_and_no_other(wide, name):
+    layer, counters = SICK[name]
+    assert fired(wide(range(40)), wide(range(40, 60), **{layer: counters})) == {(name, layer)}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_each_alert_ends_when_the_layer_is_well_again(wide, name):
+    layer, counters = SICK[name]
+    engine = Engine(load_rules(), run="r", rank=0)
+    engine.feed(wide(range(40), **{layer: counters}))
+    out = engine.feed(wide(range(40, 80))).filter(rule=name)
+    assert out["state"].to_list() == ["resolved"]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_each_rule_says_what_is_wrong_why_and_what_to_try(rule):
+    assert rule.summary
+    assert rule.likely
+    assert rule.advice
+
+
+@pytest.mark.parametrize("share", [0.06, 0.1, 0.2, 0.21, 0.25, 0.3, 0.5, 0.9, 0.95, 0.97, 1.0])
+def test_dead_neurons_are_told_at_any_share_and_at_the_edges_too(wide, share):
+    found = fired(wide(range(40), lif={"n_dead": round(100 * share)}))
+    assert found
+    assert {layer for _, layer in found} == {"lif"}
+
+
+def test_a_share_that_swings_around_an_edge_still_fires(wide):
+    for low, high in ((19, 22), (24, 27), (94, 97), (97, 99)):
+        frames = [wide(range(s, s + 1), lif={"n_dead": (low, high)[s % 2]}) for s in range(40)]
+        assert fired(*frames), (low, high)
+
+
+def test_a_warm_up_in_which_all_is_dead_is_no_alert(wide):
+    frames = [wide(range(3), lif=SILENT), wide(range(3, 8), lif={"n_dead": 30}), wide(range(8, 40))]
+    assert not fired(*frames)
+
+
+def test_without_enough_evidence_dead_is_unknown(wide):
+    engine = Engine(load_rules(), run="r", rank=0)
+    out = engine.feed(wide(range(40), lif=SILENT | {"n_dead": None, "n_saturated": None}))
+    found = out.filter(layer="lif", rule="dead-layer")
+    assert found["state"].to_list() == ["unknown"]
+
+
+def test_an_infinite_loss_is_no_finite_one(wide):
+    assert fired(wide(range(1), loss={"value": -INF})) == {("non-finite-value", "loss")}
+
+
+def test_single_overflows_of_loss_scaling_are_no_alert(wide):
+    bad = {"n_nonfinite_grad": 1, "n_grad": 0, "sum_sq_grad": 0.0}
+    frames = [wide(range(2), lif=bad), wide(range(2, 30)), wide(range(30, 31), lif=bad)]
+    assert not fired(*frames, wide(range(31, 50)))
+
+
+def test_polars_and_duckdb_judge_alike_also_of_null_nan_and_infinity():
+    probe = probe_rows().with_columns(rank=pl.lit(0, dtype=pl.Int32), step=pl.int_range(pl.len()))
+    ours = probe.select(judging_columns(load_rules()))
+    with duckdb.connect() as con:
+        con.register("probe", probe.to_arrow())
+        theirs = pl.DataFrame(con.sql(judging_sql(load_rules(), "probe")).to_arrow_table())
+    assert ours.equals(theirs.select(ours.columns))
+    assert {True, False, None} == {v for c in ours.columns if "holds" in c for v in ours[c]}
