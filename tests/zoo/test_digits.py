@@ -1,18 +1,9 @@
 """The demo's network learns real digits, and is healthy while it does."""
 
-import pytest
 import torch
 
 from spikewatch.zoo import LIF, DigitsNet, TernarySpike, load_digits
 from spikewatch.zoo.digits import accuracy
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_split_keeps_every_class_and_shares_no_image():
