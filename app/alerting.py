@@ -12,15 +12,6 @@ from .charts.style import percent
 
 SEVERITIES = ("critical", "warning", "info")
 _LANE = ["rank", "phase", "rule", "layer"]
-_SPAN = {
-    "rule": pl.String(),
-    "layer": pl.String(),
-    "severity": pl.String(),
-    "state": pl.String(),
-    "begin": pl.Int64(),
-    "end": pl.Int64(),
-    "value_text": pl.String(),
-}
 
 
 def threshold_of(metric: str) -> float | None:
@@ -62,36 +53,32 @@ def spans(alerts: pl.DataFrame, *, last_step: int) -> pl.DataFrame:
         `rule`, `layer`, `severity`, `state` (pending | firing | resolved), `begin`, `end`,
         `value_text`; firing lanes first, then by severity and age.
     """
-    rows: list[dict[str, object]] = []
-    for _, lane in alerts.group_by(_LANE, maintain_order=True):
-        rows += _lane_spans(lane.rows(named=True), last_step)
-    if not rows:
-        return pl.DataFrame(schema=_SPAN)
-    now = pl.col("state").is_in(["firing", "pending"]).any().over("rule", "layer")
-    return pl.DataFrame(rows, schema=_SPAN).sort(~now, _badness(), "begin")
-
-
-def _lane_spans(rows: list[dict[str, object]], last_step: int) -> list[dict[str, object]]:
-    bars = []
-    for row, after in zip(rows, [*rows[1:], None], strict=True):
-        state = row["state"]
-        if state not in ("pending", "firing") or (
-            state == "pending" and after is not None and after["state"] == "firing"
-        ):
-            continue
-        over = after is not None
-        begin = row["since_step"] if row["since_step"] is not None else row["step"]
-        text = f"{row['metric']} {metric_text(row['metric'], row['value'])}"  # ty: ignore[invalid-argument-type]
-        bars.append(
-            {k: row[k] for k in ("rule", "layer", "severity")}
-            | {
-                "state": "resolved" if over and state == "firing" else state,
-                "begin": begin,
-                "end": after["step"] if after is not None else last_step,
-                "value_text": text,
-            }
+    state = pl.col("state")
+    bars = (
+        alerts.with_columns(
+            pl.col("step").shift(-1).over(_LANE).alias("next_step"),
+            state.shift(-1).over(_LANE).alias("next_state"),
         )
-    return bars
+        # A pending spell that led to firing is part of the firing one.
+        .filter(
+            (state == "firing") | ((state == "pending") & pl.col("next_state").ne_missing("firing"))
+        )
+        .with_columns(
+            pl.when((state == "firing") & pl.col("next_step").is_not_null())
+            .then(pl.lit("resolved"))
+            .otherwise(state)
+            .alias("state"),
+            pl.coalesce("since_step", "step").alias("begin"),
+            pl.coalesce("next_step", pl.lit(last_step)).alias("end"),
+        )
+    )
+    texts = [f"{m} {metric_text(m, v)}" for m, v in bars.select("metric", "value").rows()]
+    now = state.is_in(["firing", "pending"]).any().over("rule", "layer")
+    return (
+        bars.with_columns(pl.Series("value_text", texts, dtype=pl.String))
+        .sort(~now, _badness(), "begin", maintain_order=True)
+        .select("rule", "layer", "severity", "state", "begin", "end", "value_text")
+    )
 
 
 def _badness() -> pl.Expr:

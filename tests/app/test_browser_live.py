@@ -114,7 +114,7 @@ def test_the_page_opens_during_a_training_and_follows_it(tmp_path, serve, tab, w
         one = tab()
         wait_until(lambda: any(tmp_path.glob("*/rank-*.journal")), what="the journal")
         page = one.open(f"{url}/run?run=training")
-        expect(page.get_by_text("● running")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("● running").first).to_be_visible(timeout=20_000)
         first = wait_until(lambda: step_shown(page), what="a step")
         wait_until(lambda: step_shown(page) > first + 20, what="20 new steps", deadline_s=10)
         one.check()
@@ -145,7 +145,8 @@ def test_new_rows_change_the_charts_in_place_and_zoom_survives(
             wait_until(lambda: drawn(page, "depth-profile") >= profile + 3, what="three redraws")
             shown = "document.querySelector('.st-key-rate-map .spikewatch-plot')._fullData[0].x"
             wait_until(lambda: page.evaluate(f"{shown}.at(-1)") == 159, what="the new columns")
-            assert marks(page)[:n_charts] == list(range(n_charts)), "a chart's node was replaced"
+            kept = [mark for mark in marks(page) if mark is not None]  # the alerts' chart is new
+            assert kept == list(range(n_charts)), "a chart's node was replaced"
             assert x_range(page, "rate-map") == zoomed
             one.check()
 
@@ -162,8 +163,6 @@ def test_while_nothing_is_written_no_chart_is_drawn_again(
         )
         age = page.locator(".st-key-status-strip").get_by_text("last row")
         texts = {age.inner_text()}
-        received = []
-        page.on("websocket", lambda socket: received.append(socket))
         wait_until(lambda: texts.add(age.inner_text()) or len(texts) >= 3, what="three refreshes")
         after = page.evaluate(
             "[...document.querySelectorAll('[data-drawn]')].map(n => n.dataset.drawn)"
