@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._C import _autograd
 
 
 class Hook:
@@ -49,4 +50,4 @@ def saved_tensors_are_hooked() -> bool:
 
     Reading one would then run a checkpoint's block again, or copy it back: too dear for a glance.
     """
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    return _autograd._top_saved_tensors_default_hooks(True) is not None
