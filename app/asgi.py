@@ -12,8 +12,8 @@ from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
 # Streamlit loads this file by its path, so there is no package to be relative to.
-from spikewatch.app.health import health  # ty: ignore[unresolved-import]
-from spikewatch.app.live_plot import PLOTLY_JS, PLOTLY_ROUTE  # ty: ignore[unresolved-import]
+from spikewatch.app.health import health  # ty: ignore[import-not-found]
+from spikewatch.app.live_plot import PLOTLY_JS, PLOTLY_ROUTE  # ty: ignore[import-not-found]
 
 
 async def _plotly_js(_: Request) -> FileResponse:

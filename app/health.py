@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import polars as pl
+
 from .opened import FAILURES, Trouble, the_store, trouble
 
 
@@ -22,6 +24,6 @@ def health() -> dict[str, Any]:
                 "store": "replica" if found.is_replica else "open",
                 "runs": runs.height,
                 "running": runs.filter(state="running").height,
-                "firing": int(runs["n_warning"].sum() + runs["n_critical"].sum()),
+                "firing": runs.select(pl.sum("n_warning") + pl.sum("n_critical")).item(),
             }
     return {"ok": not found.is_error, "store": found.title}

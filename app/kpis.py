@@ -89,13 +89,15 @@ def _worst(latest: pl.DataFrame, trend: pl.DataFrame, metric: str, label: str) -
 
 
 def _rate(latest: pl.DataFrame, trend: pl.DataFrame) -> Kpi:
-    slots = (latest["n_obs"] * latest["n_neurons"]).sum()
-    spikes = latest["n_spikes"].sum()
+    merged = pl.col("n_spikes").sum() / (pl.col("n_obs") * pl.col("n_neurons")).sum()
+    rate = (
+        latest.drop_nulls("n_spikes").select(merged).item() if latest["n_spikes"].count() else None
+    )
     by_step = trend.group_by("step").agg(pl.col("mfr").mean()).sort("step")
     spark = _spark(by_step["mfr"])
     return Kpi(
         "Firing rate, all layers",
-        percent(spikes / slots if slots else None),
+        percent(rate),
         delta=_points(spark),
         where="latest step",
         spark=[100 * v for v in spark],

@@ -2,10 +2,11 @@
 
 import polars as pl
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from spikewatch.metrics import METRICS
 
-from .words import SEVERITY_COLOURS
+from .words import SEVERITY_COLOURS, Colour
 
 
 _SPARK_POINTS = 40
@@ -73,7 +74,7 @@ def _line(column: str) -> pl.Expr:
     return kept.filter(pl.int_range(kept.len()) % every == 0).reverse()
 
 
-def columns(rows: pl.DataFrame, firing: pl.DataFrame) -> dict[str, object]:
+def columns(rows: pl.DataFrame, firing: pl.DataFrame) -> dict[str, ColumnConfig | str | None]:
     """How the table shows each column; the tooltips are the catalogue's.
 
     Args:
@@ -83,7 +84,9 @@ def columns(rows: pl.DataFrame, firing: pl.DataFrame) -> dict[str, object]:
     column = st.column_config
     states = rows["status"].explode().unique(maintain_order=True).to_list()
     severities = dict(firing.select("rule", "severity").rows())
-    colours = {rule: SEVERITY_COLOURS.get(s, "gray") for rule, s in severities.items()}
+    colours: dict[str, Colour] = {
+        rule: SEVERITY_COLOURS.get(s, "gray") for rule, s in severities.items()
+    }
     colours |= {"ok": "green", "unknown": "gray"}
     top = _highest(rows, "mfr_trend")
     about = {name: metric.meaning for name, metric in METRICS.items()}

@@ -3,7 +3,7 @@
 import streamlit as st
 
 # Streamlit runs this file by its path, so there is no package to be relative to.
-from spikewatch.app.views import run, runs  # ty: ignore[unresolved-import]
+from spikewatch.app.views import run, runs  # ty: ignore[import-not-found]
 
 
 # An emoji, because for an icon by name the browser would ask Google's font server.

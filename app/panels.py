@@ -1,6 +1,6 @@
 """The panels of a run's page. Each says what to do when it has nothing to show."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,8 @@ from .live_plot import Picture, chart
 from .words import SEVERITY_COLOURS, escape
 
 
-_MOST_ALERTS = 6
+_MOST_ALERTS = 12
+_ALERTS_WITHOUT_SCROLLING = 2
 
 
 def _grid(key: str, *, n_columns: int = 2) -> GridContainer:
@@ -29,7 +30,7 @@ def _grid(key: str, *, n_columns: int = 2) -> GridContainer:
 
 
 @contextmanager
-def _card(grid: GridContainer, title: str, *, about: str | None = None) -> Iterator[None]:
+def _card(grid: GridContainer, title: str, *, about: str | None = None) -> Generator[None]:
     with grid.cell():
         st.markdown(f"**{title}**", help=about)
         yield
@@ -53,8 +54,10 @@ def alerts_panel(store: queries.Source, moment: Moment, firing: pl.DataFrame) ->
         if firing.is_empty():
             st.caption("✓ Nothing fires now; what fired before is on the timeline.")
         now = drawing.latest(store, moment)
-        for alert in firing.head(_MOST_ALERTS).iter_rows(named=True):
-            _alert(alert, now=_value_now(now, alert))
+        tall = firing.height > _ALERTS_WITHOUT_SCROLLING
+        with st.container(height=380 if tall else "content", border=False, key="firing"):
+            for alert in firing.head(_MOST_ALERTS).iter_rows(named=True):
+                _alert(alert, now=_value_now(now, alert))
         if firing.height > _MOST_ALERTS:
             st.caption(f"and {firing.height - _MOST_ALERTS} more, see the timeline and the table.")
     with _card(grid, "Alert timeline", about="From the step a condition began to hold."):

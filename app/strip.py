@@ -1,7 +1,7 @@
 """The top of a run's page: is it healthy now?"""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import streamlit as st
@@ -43,7 +43,7 @@ def status_strip(
         for severity in SEVERITY_COLOURS:
             n = firing.filter(severity=severity).height if firing.height else 0
             if n:
-                st.badge(f"{n} {severity}", color=SEVERITY_COLOURS[severity])  # ty: ignore[invalid-argument-type]
+                st.badge(f"{n} {severity}", color=SEVERITY_COLOURS[severity])
         if not firing.height:
             st.badge("no alert fires", color="green")
 
@@ -61,14 +61,18 @@ def kpi_cards(store: queries.Source, moment: Moment) -> None:
     )
     if not cards:
         return
-    colours = {"high": "inverse", "low": "normal", "none": "off"}
+    colours: dict[str, Literal["inverse", "normal", "off"]] = {
+        "high": "inverse",
+        "low": "normal",
+        "none": "off",
+    }
     with st.grid(min(len(cards), 5), min_column_width=150, row_height=178, key="kpis"):
         for card in cards:
             st.metric(
                 card.label,
                 card.value,
                 card.delta,
-                delta_color=colours[card.bad],  # ty: ignore[invalid-argument-type]
+                delta_color=colours[card.bad],
                 delta_description=card.where or None,
                 chart_data=card.spark or None,
                 help=card.about,

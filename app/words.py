@@ -1,19 +1,22 @@
 """Small texts and badges that several pages use."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
 import streamlit as st
 
 from .opened import Trouble
 
 
-STATE_BADGES = {
+Colour = Literal["red", "orange", "blue", "green", "gray"]
+
+STATE_BADGES: dict[str, tuple[Colour, str, str]] = {
     "running": ("green", "●", "A live process writes this run."),
     "finished": ("gray", "✓", "The run ended and was closed."),
     "failed": ("red", "✕", "An exception ended the run."),
     "lost": ("orange", "?", "The process is gone and never closed the run: it was killed."),
 }
-SEVERITY_COLOURS = {"critical": "red", "warning": "orange", "info": "blue"}
+SEVERITY_COLOURS: dict[str, Colour] = {"critical": "red", "warning": "orange", "info": "blue"}
 
 
 def utc_now() -> datetime:

@@ -88,7 +88,7 @@ def dead_map(dead: pl.DataFrame, layers: Sequence[str], *, threshold: float | No
     return fig
 
 
-def _alarm_scale(at: float) -> list[list[object]]:
+def _alarm_scale(at: float) -> list[list[float | str]]:
     rest = 1 - at
     grey = [[0.0, HEALTHY], [at, HEALTHY]] if at else []
     return [*grey, [at, "#F0B83C"], [at + 0.4 * rest, "#DD7423"], [1.0, "#9B1B1F"]]

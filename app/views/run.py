@@ -1,9 +1,12 @@
 """One run: is it healthy now, which layer is not, since when, and what to try."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import streamlit as st
+
+from spikewatch.store import Store
 
 from .. import drawing
 from ..drawing import Moment
@@ -67,8 +70,11 @@ def _run_names() -> list[str] | Trouble:
 
 
 def _controls(runs: list[str]) -> _Controls:
-    if st.session_state.get("run") not in runs and "run" not in st.query_params:
+    asked = st.query_params.get("run")
+    if st.session_state.get("run") not in runs and asked not in runs:
         st.session_state["run"] = runs[0]
+        if asked is not None:
+            st.warning(f"There is no run `{asked}` in `{folder()}`. This is the newest one.")
     with st.sidebar:
         run = st.selectbox(
             "Run",
@@ -120,7 +126,7 @@ def _body(controls: _Controls, known_runs: tuple[str, ...]) -> None:
     return None
 
 
-def _sections(store: object, watermark: int, controls: _Controls, about: dict) -> None:
+def _sections(store: Store, watermark: int, controls: _Controls, about: dict[str, Any]) -> None:
     facts = drawing.facts(store, folder(), watermark, controls.run)
     if facts.is_empty():
         status_strip(about, live=controls.live, step=None, firing=pl.DataFrame())

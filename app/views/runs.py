@@ -2,6 +2,7 @@
 
 import polars as pl
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from .. import queries
 from ..opened import FAILURES, Trouble, folder, the_store, trouble
@@ -9,6 +10,7 @@ from ..words import STATE_BADGES, age, show_trouble
 
 
 _REFRESH_S = 2
+_FIRING = {"critical": "red", "warning": "orange", "none": "green"}
 _NO_RUNS = Trouble(
     "No runs yet",
     "Add one line to a training script, and its run appears here by itself within two seconds:",
@@ -91,15 +93,16 @@ def _table(runs: pl.DataFrame, alerts: pl.DataFrame) -> str | None:
         height="content" if rows.height <= 18 else 680,
         placeholder="–",
         alt="Runs with their state and their firing alerts",
-        column_config=_columns(),
+        column_config=_columns(rows),
     )
     st.caption("Select a row to open the run.")
     picked = chosen["selection"]["rows"]
     return rows["run"][picked[0]] if picked else None
 
 
-def _columns() -> dict[str, object]:
+def _columns(rows: pl.DataFrame) -> dict[str, ColumnConfig | str | None]:
     column = st.column_config
+    counts = rows["firing"].explode().unique(maintain_order=True).to_list()
     return {
         "state": column.MultiselectColumn(
             "state",
@@ -108,9 +111,13 @@ def _columns() -> dict[str, object]:
             width=90,
             help="; ".join(f"{name}: {says}" for name, (_, _, says) in STATE_BADGES.items()),
         ),
-        "run": column.TextColumn("run", width="medium", pinned=True),
+        "run": column.TextColumn("run", width="medium"),
         "firing": column.MultiselectColumn(
-            "firing now", color=["red", "orange", "gray"], width=150, help="Alerts that fire now"
+            "firing now",
+            options=counts,
+            color=[next(c for word, c in _FIRING.items() if word in n) for n in counts],
+            width=150,
+            help="Alerts that fire now",
         ),
         "worst": column.TextColumn("worst alert", width="large"),
         "ever": column.NumberColumn("fired", help="Alerts that fired at any time", width=60),
