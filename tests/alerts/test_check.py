@@ -38,7 +38,7 @@ def store(tmp_path):
         yield store
 
 
-SICK = {"n_dead": 50}
+SICK = {"n_dead": 50, "n_carrying": 50}
 
 
 def test_a_healthy_run_exits_0_and_says_by_what(write, tables, store):
@@ -69,7 +69,7 @@ def test_an_alert_that_is_over_exits_1_as_well(write, tables, store):
 
 
 def test_only_the_asked_severity_counts_but_all_are_told(write, tables, store):
-    write("warned", tables(range(30), lif={"n_dead": 10}))
+    write("warned", tables(range(30), lif={"n_dead": 10, "n_carrying": 90}))
     assert check_run(store, "warned", fail_on="info").exit_code == 1
     assert check_run(store, "warned", fail_on="warning").exit_code == 1
     verdict = check_run(store, "warned", fail_on="critical")

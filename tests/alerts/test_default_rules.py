@@ -16,14 +16,17 @@ NAN, INF = math.nan, math.inf
 
 # For each rule a layer and what its counters are when it is ill that way, with all that comes along
 # in practice: a silent layer has no membrane near threshold either, NaN amplitudes make NaN spikes.
-SILENT = {"n_spikes": 0, "n_positive": 0, "sum_abs_spike": 0.0, "n_dead": 100, "n_sg_active": 0}
+SILENT = {"n_spikes": 0, "n_positive": 0, "sum_abs_spike": 0.0, "n_dead": 100} | {
+    "n_sg_active": 0,
+    "n_carrying": 0,
+}
 FIRING = {"n_spikes": 48_000, "n_positive": 48_000, "sum_abs_spike": 48_000.0}
 AMPLITUDES_NAN = {"sum_amplitude": NAN, "amplitude_min": NAN, "amplitude_max": NAN}
 ALPHAS_NAN = {"sum_alpha": NAN, "alpha_min": NAN, "alpha_max": NAN}
 COLLAPSED = {"n_weight_zero": 995, "n_weight_negative": 3, "n_weight_positive": 2}
 SICK = {
-    "dead-neurons": ("lif", {"n_dead": 10}),
-    "many-dead-neurons": ("lif", {"n_dead": 50}),
+    "dead-neurons": ("lif", {"n_dead": 10, "n_carrying": 92}),
+    "many-dead-neurons": ("lif", {"n_dead": 50, "n_carrying": 60}),
     "dead-layer": ("lif", SILENT),
     "saturated-neurons": ("lif", {"n_saturated": 8}),
     "many-saturated-neurons": ("lif", FIRING | {"n_saturated": 95, "n_sg_active": 0}),
@@ -107,15 +110,40 @@ def test_each_rule_says_what_is_wrong_why_and_what_to_try(rule):
 
 @pytest.mark.parametrize("share", [0.06, 0.1, 0.2, 0.21, 0.25, 0.3, 0.5, 0.9, 0.95, 0.97, 1.0])
 def test_dead_neurons_are_told_at_any_share_and_at_the_edges_too(wide, share):
-    found = fired(wide(range(40), lif={"n_dead": round(100 * share)}))
+    found = fired(wide(range(100, 140), lif={"n_dead": round(100 * share)}))
     assert found
     assert {layer for _, layer in found} == {"lif"}
 
 
-def test_a_share_that_swings_around_an_edge_still_fires(wide):
-    for low, high in ((19, 22), (24, 27), (94, 97), (97, 99)):
-        frames = [wide(range(s, s + 1), lif={"n_dead": (low, high)[s % 2]}) for s in range(40)]
-        assert fired(*frames), (low, high)
+@pytest.mark.parametrize("shares", [(19, 22), (24, 27), (94, 97), (97, 99)])
+def test_a_share_that_swings_around_an_edge_still_fires(wide, shares):
+    frames = [wide(range(s, s + 1), lif={"n_dead": shares[s % 2]}) for s in range(100, 115)]
+    assert fired(*frames)
+
+
+def test_neurons_that_gradient_can_still_wake_are_unknown_in_the_warm_up(wide):
+    asleep = SILENT | {"n_carrying": 90}
+    engine = Engine(load_rules(), run="r", rank=0)
+    early = engine.feed(wide(range(99), lif=asleep)).filter(rule="dead-layer", layer="lif")
+    assert early["state"].to_list() == ["unknown"]
+    late = engine.feed(wide(range(99, 110), lif=asleep)).filter(rule="dead-layer", layer="lif")
+    assert late.select("step", "state").rows() == [(100, "pending"), (102, "firing")]
+
+
+def test_neurons_that_gradient_cannot_wake_are_told_early(wide):
+    assert fired(wide(range(13), lif=SILENT)) == {("dead-layer", "lif")}
+
+
+def test_without_surrogate_nodes_dead_neurons_are_told_early_too(wide):
+    unread = {"n_dead": 100, "n_carrying": None, "n_sg_neurons": None}
+    assert fired(wide(range(13), lif=unread)) == {("dead-layer", "lif")}
+
+
+def test_a_readout_whose_spikes_the_loss_does_not_use_is_not_ill(wide):
+    unused = {"n_grad": 0, "sum_sq_grad": None, "n_nonfinite_grad": None, "n_sg_active": 10}
+    engine = Engine(load_rules(), run="r", rank=0)
+    out = engine.feed(wide(range(40), lif=unused)).filter(layer="lif")
+    assert set(out.group_by("rule").last()["state"]) == {"ok"}
 
 
 def test_a_warm_up_in_which_all_is_dead_is_no_alert(wide):
