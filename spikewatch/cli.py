@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read our output has gone (`| head`); the interpreter must not flush into it either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"spikewatch: {error}", file=sys.stderr)
+        return 2
     return code
 
 
@@ -83,7 +86,7 @@ def show(args: argparse.Namespace) -> int:
 
 def ls(args: argparse.Namespace) -> int:
     """List the runs, newest first."""
-    from .printing import print_frame, print_json
+    from .printing import print_json, print_runs
     from .store import open_store
 
     with open_store(args.runs) as store:
@@ -93,7 +96,7 @@ def ls(args: argparse.Namespace) -> int:
     elif runs.is_empty():
         print(f"No runs in {args.runs or runs_dir()} yet.")
     else:
-        print_frame(runs)
+        print_runs(runs)
     return 0
 
 
@@ -122,13 +125,16 @@ def query(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Say which alerts fired in a run; exit 1 if one did of the asked severity."""
+    from .alerts.check import check_run
+    from .printing import print_verdict
     from .store import open_store
-    from .verdicts import print_verdict
 
     folder, name = _run_and_folder(args.run, args.dir)
     with open_store(folder) as store:
         run = _known_run(store, name)
-        return print_verdict(store, run, fail_on=args.fail_on, rules=args.rules, as_json=args.json)
+        verdict = check_run(store, run, fail_on=args.fail_on, rules=args.rules)
+    print_verdict(verdict, as_json=args.json)
+    return verdict.exit_code
 
 
 def export(args: argparse.Namespace) -> int:
@@ -140,7 +146,7 @@ def export(args: argparse.Namespace) -> int:
     with open_store(folder) as store:
         run = _known_run(store, name)
         n = export_tensorboard(store, run, args.tensorboard)
-    print(f"{n} points of run {run!r} written; look at them with: ")
+    print(f"{n} points of run {run!r} written; look at them with:")
     print(f"  tensorboard --logdir {args.tensorboard}")
     return 0
 
@@ -302,9 +308,7 @@ def _known_run(store: "Store", name: str | None) -> str:
     if name is None:
         return runs[0]
     if name not in runs:
-        close = difflib.get_close_matches(name, runs, n=3) or runs[:5]
-        raise StoreError(
-            f"There is no run {name!r} in {store.folder or 'this store'}. "
-            f"Did you mean one of: {', '.join(close)}?"
-        )
+        close = difflib.get_close_matches(name, runs, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"The newest: {', '.join(runs[:5])}."
+        raise StoreError(f"There is no run {name!r} in {store.folder or 'this store'}. {hint}")
     return name

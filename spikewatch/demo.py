@@ -18,10 +18,10 @@ from .paths import runs_dir
 if TYPE_CHECKING:
     from .serving import Page
 
-_EPOCHS = 20
+_EPOCHS = 12
 # With the page open a step takes at least so long: the whole of it is then about a minute, which a
 # person can follow.
-_PACE_S = 0.135
+_PACE_S = 0.22
 
 
 def add_options(parser: Any) -> None:
@@ -54,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
         hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(ILLS)}."
         raise SpikewatchError(f"There is no illness {args.ill!r}. {hint}")
     folder = runs_dir(args.dir)
-    folder.mkdir(parents=True, exist_ok=True)
     with _page(args, folder) as page:
-        name = _train(args, folder, paced=page is not None)
+        name = _train(args, folder, page)
         code = _judge(folder, name)
         if page is None:
             return code
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _page(args: argparse.Namespace, folder: Path) -> Generator["Page | None"]:
-    from .serving import Page, open_browser
+    from .serving import Page
 
     if args.headless:
         yield None
@@ -81,13 +80,10 @@ def _page(args: argparse.Namespace, folder: Path) -> Generator["Page | None"]:
         yield None
         return
     with page:
-        print(f"Watch it live: {page.url}\n", flush=True)
-        if not args.no_browser:
-            open_browser(page.url)
         yield page
 
 
-def _train(args: argparse.Namespace, folder: Path, *, paced: bool) -> str:
+def _train(args: argparse.Namespace, folder: Path, page: "Page | None") -> str:
     """Train the network; returns the run's name."""
     import torch
 
@@ -108,6 +104,8 @@ def _train(args: argparse.Namespace, folder: Path, *, paced: bool) -> str:
 
     name = f"demo-{args.ill or 'healthy'}"
     with spikewatch.attach(training.net, run=name, dir=folder, every=args.every) as watch:
+        if page is not None:
+            _announce(f"{page.url}/run?run={watch.run}", browser=not args.no_browser)
         print(flush=True)
         with _Progress(n_steps) as progress:
             began = time.monotonic()
@@ -116,9 +114,17 @@ def _train(args: argparse.Namespace, folder: Path, *, paced: bool) -> str:
                 progress.show(result)
                 if watch.should_stop:
                     break
-                if paced:
+                if page is not None:
                     time.sleep(max(0.0, began + n * _PACE_S - time.monotonic()))
     return watch.run
+
+
+def _announce(url: str, *, browser: bool) -> None:
+    from .serving import open_browser
+
+    print(f"\nWatch it live: {url}")
+    if browser:
+        open_browser(url)
 
 
 class _Progress:
@@ -160,11 +166,15 @@ class _Progress:
 
 def _judge(folder: Path, name: str) -> int:
     """Print what `spikewatch check` says of the run; returns its exit code."""
+    from .alerts.check import check_run
+    from .printing import print_verdict
     from .store import open_store
-    from .verdicts import print_verdict
 
     with open_store(folder) as store:
-        return print_verdict(store, name)
+        verdict = check_run(store, name)
+    print()
+    print_verdict(verdict)
+    return verdict.exit_code
 
 
 def _positive(text: str) -> int:
