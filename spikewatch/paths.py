@@ -13,7 +13,6 @@ from .errors import AttachError
 
 
 DATABASE = "spikewatch.duckdb"
-JOURNAL_GLOB = "*/rank-*.journal"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ =,+-]{0,127}")
 
 

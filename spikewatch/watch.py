@@ -202,11 +202,18 @@ class Watch:
         self._feed_store()
 
     def _feed_store(self) -> None:
+        import duckdb
+
         from .store import open_store
 
-        # Who does not get DuckDB's lock leaves the feeding to the one who has it.
-        with contextlib.suppress(StoreError, OSError), open_store(self.dir):
-            pass
+        # Who does not get DuckDB's lock leaves the feeding to the one who has it; the journal
+        # holds everything, so nothing is lost when this fails.
+        with (
+            contextlib.suppress(StoreError, OSError, duckdb.Error),
+            open_store(self.dir) as store,
+        ):
+            if not store.is_replica:
+                store.refresh()
 
     def _model_is_gone(self) -> None:
         # Runs inside the garbage collector: nothing here may wait.

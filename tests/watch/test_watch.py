@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import duckdb
 import polars as pl
 import pytest
 import torch
@@ -207,3 +208,10 @@ def test_gradients_arrive_with_the_step_that_made_them(net, tmp_path):
     got = rows(tmp_path, "SELECT step, layer, grad_norm, sg_mean FROM gradients")
     assert got.height == 6
     assert got.filter(pl.col("grad_norm").is_null() | pl.col("sg_mean").is_null()).is_empty()
+
+
+def test_closing_feeds_duckdb_so_that_any_duckdb_client_can_read_it(net, tmp_path):
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        train(net, n_steps=2)
+    with duckdb.connect(str(tmp_path / "spikewatch.duckdb"), read_only=True) as con:
+        assert con.sql("SELECT count(*) FROM spikes").fetchall() == [(4,)]
