@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ..errors import RuleError
-from ..metrics import TABLES
+from ..metrics import RECORDS, TABLES
 from .expression import suggest
 from .lines import diagnosis, place
 from .replay import replay
@@ -165,8 +165,9 @@ def _unknown_lines(unknown: pl.DataFrame) -> list[str]:
 
 
 def _nothing(run: str, why: str) -> Verdict:
-    empty = pl.DataFrame()
-    return Verdict(run, 2, empty, empty, (why,))
+    schema = RECORDS["alerts"]
+    fired = pl.DataFrame(schema=schema | {"n_fired": pl.Int64, "last_step": schema["step"]})
+    return Verdict(run, 2, fired, fired.select(_LANE), (why,))
 
 
 def _no_such_run(run: str, known: list[str]) -> str:

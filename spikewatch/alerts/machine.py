@@ -69,7 +69,7 @@ class _Track:
         self._quiet: set[Key] = set()
 
     def walk(
-        self, judged: pl.DataFrame, rows_of: dict[Key, list[int]], steps: list[int]
+        self, judged: dict[str, pl.Series], rows_of: dict[Key, list[int]], steps: list[int]
     ) -> list[Change]:
         """Take the verdicts on rows in step order."""
         i, rule = self._number, self._rule
@@ -126,7 +126,8 @@ class Machine:
         for row, key in enumerate(keys):
             rows_of[key].append(row)
         steps = judged["step"].to_list()
-        changes = [c for track in self._tracks for c in track.walk(judged, rows_of, steps)]
+        columns = {series.name: series for series in judged.get_columns()}
+        changes = [c for track in self._tracks for c in track.walk(columns, rows_of, steps)]
         rows = [self._row(judged, *change) for change in sorted(changes, key=lambda c: c[:2])]
         return pl.DataFrame(rows, schema=RECORDS["alerts"])
 

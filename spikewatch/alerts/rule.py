@@ -97,8 +97,7 @@ class Rule:
             _check_choice("actions", action, ACTIONS)
         if not self.layers:
             raise RuleError("`layers` is empty; leave it out to look at all layers")
-        for condition in (self.condition, self.clear_condition):  # parsed, and so checked
-            assert condition is None or condition.columns  # noqa: S101 - `parse` has seen to it
+        _ = self.condition, self.clear_condition  # parsed, and so checked
         if self.metric is not None:
             _check_figure(self.metric)
 

@@ -49,27 +49,27 @@ def test_a_healthy_run_exits_0_and_says_by_what(write, tables, store):
 
 
 def test_an_alert_that_goes_on_exits_1_and_says_so(write, tables, store):
-    write("bad", tables(range(20)), tables(range(20, 30), lif=SICK))
+    write("bad", tables(range(40)), tables(range(42, 50), lif=SICK))
     verdict = check_run(store, "bad")
     assert (verdict.exit_code, verdict.ok) == (1, False)
     assert verdict.lines[0] == "run 'bad': 1 alert of severity warning or above"
     assert verdict.lines[1].startswith(
-        "CRITICAL many-dead-neurons on 'lif' since step 20, still firing: More than 20 %"
+        "CRITICAL many-dead-neurons on 'lif' since step 42, still firing: More than 20 %"
     )
     assert verdict.fired.select("rule", "layer", "state", "since_step").rows() == [
-        ("many-dead-neurons", "lif", "firing", 20)
+        ("many-dead-neurons", "lif", "firing", 42)
     ]
 
 
 def test_an_alert_that_is_over_exits_1_as_well(write, tables, store):
-    write("was-bad", tables(range(20), lif=SICK), tables(range(20, 60)))
+    write("was-bad", tables(range(50), lif=SICK), tables(range(50, 90)))
     verdict = check_run(store, "was-bad")
     assert verdict.exit_code == 1
-    assert "since step 10, resolved at step 30: " in verdict.lines[1]
+    assert "since step 40, resolved at step 60: " in verdict.lines[1]
 
 
 def test_only_the_asked_severity_counts_but_all_are_told(write, tables, store):
-    write("warned", tables(range(30), lif={"n_dead": 10, "n_carrying": 90}))
+    write("warned", tables(range(50), lif={"n_dead": 10, "n_carrying": 90}))
     assert check_run(store, "warned", fail_on="info").exit_code == 1
     assert check_run(store, "warned", fail_on="warning").exit_code == 1
     verdict = check_run(store, "warned", fail_on="critical")
@@ -124,7 +124,7 @@ def test_other_rules_judge_the_history(write, tables, store, tmp_path):
 
 def test_replay_equals_what_fired_live(write, tables, store):
     ill = {"lif": SICK, "tern": {"amplitude_max": float("nan")}, "loss": {"value": float("inf")}}
-    steps = [tables(range(s, s + 3), **(ill if 4 < s % 20 < 18 else {})) for s in range(0, 60, 3)]
+    steps = [tables(range(s, s + 3), **(ill if 4 < s % 20 < 18 else {})) for s in range(30, 90, 3)]
     write("run", *steps, rank=0)
     write("run", *steps[::2], rank=1)
     key = ["rank", "step", "rule", "layer"]

@@ -96,8 +96,8 @@ def test_each_illness_fires_its_own_rule_and_no_other(wide, name):
 def test_each_alert_ends_when_the_layer_is_well_again(wide, name):
     layer, counters = SICK[name]
     engine = Engine(load_rules(), run="r", rank=0)
-    engine.feed(wide(range(40), **{layer: counters}))
-    out = engine.feed(wide(range(40, 80))).filter(rule=name)
+    engine.feed(wide(range(60), **{layer: counters}))
+    out = engine.feed(wide(range(60, 80))).filter(rule=name)
     assert out["state"].to_list() == ["resolved"]
 
 

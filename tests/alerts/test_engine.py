@@ -2,7 +2,7 @@ import random
 
 import polars as pl
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from spikewatch.alerts.engine import Engine
 from spikewatch.alerts.rule import Rule
@@ -150,6 +150,7 @@ def test_a_rule_made_by_hand_that_cannot_be_replayed_is_refused():
 VERDICTS = st.lists(st.sampled_from([T, F, U]), max_size=40)
 
 
+@settings(deadline=None)  # machines are busy
 @given(VERDICTS, st.integers(1, 4), st.integers(0, 3), st.integers(0, 5), st.randoms())
 def test_fed_in_pieces_is_fed_at_once(verdicts, for_steps, keep, after, dice: random.Random):
     rule = make(for_steps=for_steps, keep_firing_for=keep, after_step=after)
@@ -163,6 +164,7 @@ def test_fed_in_pieces_is_fed_at_once(verdicts, for_steps, keep, after, dice: ra
     assert pl.concat([whole.clear(), *parts]).equals(whole)
 
 
+@settings(deadline=None)
 @given(VERDICTS, st.integers(1, 4))
 def test_firing_needs_as_many_in_a_row_as_the_rule_says_and_no_more(verdicts, for_steps):
     fired = [
@@ -177,6 +179,7 @@ def test_firing_needs_as_many_in_a_row_as_the_rule_says_and_no_more(verdicts, fo
     assert fired == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([F, U]), max_size=20))
 def test_nothing_fires_without_the_condition(verdicts):
     assert {s for _, s, _ in states(verdicts)} <= {"unknown", "ok"}
