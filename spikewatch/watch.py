@@ -26,6 +26,11 @@ from .snapshot import take
 from .steps import StepClock
 
 
+_NOTHING = (
+    "in the first step no layer made spikes or had ternary weights. If a module does, name it: "
+    "attach(model, layers=['name']). If a function does, pass its output through "
+    "spikewatch.tap('name', spikes) in forward"
+)
 _BLIND = (
     "the optimizer steps, but no forward pass of the model is seen. Hooks are not called inside "
     "torch.compile, nor by model.forward(x). To see inside, run some steps without compile, and "
@@ -263,6 +268,8 @@ class Watch:
             began = time.perf_counter()
             if self._train_active:
                 self._flush("train")
+                if session.step == 0 and all(x.kind == "candidate" for x in self.layers):
+                    session.note("", _NOTHING, aloud=True)
             if session.eval_pending:
                 self._flush("eval")
             session.step += 1

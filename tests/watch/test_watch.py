@@ -215,3 +215,30 @@ def test_closing_feeds_duckdb_so_that_any_duckdb_client_can_read_it(net, tmp_pat
         train(net, n_steps=2)
     with duckdb.connect(str(tmp_path / "spikewatch.duckdb"), read_only=True) as con:
         assert con.sql("SELECT count(*) FROM spikes").fetchall() == [(4,)]
+
+
+def test_candidates_that_all_turn_out_to_make_no_spikes_are_told_aloud(tmp_path, caplog):
+    class Round(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.round()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(16, 6)
+
+        def forward(self, x):
+            return self.fc(Round.apply(x)).sum()
+
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        for _ in range(2):
+            net(torch.randn(32, 16)).backward()
+            optimizer.step()
+    assert sum("spikewatch.tap('name', spikes)" in r.message for r in caplog.records) == 1
