@@ -72,18 +72,13 @@ def _run_names() -> list[str] | Trouble:
 def _controls(runs: list[str]) -> _Controls:
     asked = st.query_params.get("run")
     if st.session_state.get("run") not in runs and asked not in runs:
-        st.session_state["run"] = runs[0]
-        if asked is not None:
+        if asked:
             st.warning(f"There is no run `{asked}` in `{folder()}`. This is the newest one.")
+        # In the address, too: a link to the newest run keeps its meaning when a newer one comes.
+        st.query_params["run"] = st.session_state["run"] = runs[0]
     with st.sidebar:
         run = st.selectbox(
-            "Run",
-            runs,
-            index=None,
-            key="run",
-            bind="query-params",
-            required=True,
-            label_visibility="collapsed",
+            "Run", runs, index=None, key="run", bind="query-params", label_visibility="collapsed"
         )
         window = st.segmented_control(
             "Steps",
@@ -96,11 +91,10 @@ def _controls(runs: list[str]) -> _Controls:
         )
         live = st.toggle("Live", value=True, key="live", bind="query-params")
         every_s = st.segmented_control(
-            "Refresh every",
+            "Refresh every … s",
             _INTERVALS_S,
             default=2,
             required=True,
-            format_func=lambda s: f"{s} s",
             key="every",
             bind="query-params",
             disabled=not live,
@@ -131,9 +125,11 @@ def _sections(store: Store, watermark: int, controls: _Controls, about: dict[str
     if facts.is_empty():
         status_strip(about, live=controls.live, step=None, firing=pl.DataFrame())
         return show_trouble(_NO_ROWS)
+    top = st.container()
     moment = Moment(folder(), watermark, _scope(facts, controls))
     firing = drawing.firing(store, moment)
-    status_strip(about, live=controls.live, step=moment.scope.last_step, firing=firing)
+    with top:
+        status_strip(about, live=controls.live, step=moment.scope.last_step, firing=firing)
     kpi_cards(store, moment)
     alerts_panel(store, moment, firing)
     map_panels(store, moment)
@@ -148,14 +144,26 @@ def _scope(facts: pl.DataFrame, controls: _Controls) -> Scope:
     rank = ranks[0]
     if len(ranks) > 1:
         rank = st.segmented_control(
-            "Rank", ranks, default=rank, required=True, key="rank", bind="query-params"
+            "Rank",
+            ranks,
+            default=rank,
+            label_visibility="collapsed",
+            required=True,
+            key="rank",
+            bind="query-params",
         )
     of_rank = facts.filter(rank=rank)
     phases = of_rank["phase"].to_list()
     phase = phases[0]
     if len(phases) > 1:
         phase = st.segmented_control(
-            "Phase", phases, default=phase, required=True, key="phase", bind="query-params"
+            "Phase",
+            phases,
+            default=phase,
+            label_visibility="collapsed",
+            required=True,
+            key="phase",
+            bind="query-params",
         )
     row = of_rank.filter(phase=phase).row(0, named=True)
     window = _WINDOWS[controls.window]

@@ -147,8 +147,7 @@ def test_the_address_chooses_the_layer_and_the_window(url, tab):
     assert "layer=head.ternary" in page.url
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 1600)])
 def test_nothing_is_wider_than_the_screen_in_light_and_dark(url, tab, scheme, width):
     one = tab(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = one.open(url + RUN)

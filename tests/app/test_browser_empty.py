@@ -35,6 +35,7 @@ def test_the_run_page_of_an_empty_folder_opens_the_first_run_that_comes(
         expect(page.get_by_text("No runs yet")).to_be_visible(timeout=20_000)
         make_run("first", n_layers=3, n_steps=10).write(tmp_path)
         expect(page.get_by_role("heading", name="first")).to_be_visible(timeout=15_000)
+        page.wait_for_url("**run=first**")
         one.check()
 
 
