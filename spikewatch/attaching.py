@@ -44,8 +44,8 @@ def attach(
         rules: A TOML file that extends the default alert rules, or the rules themselves.
         layers: Names of modules that make spikes and are not found by themselves; as a mapping,
             with the axes of their output: `{"block.act": "TB*"}` (T time, B batch, * neurons).
-        on_alert: Called, from a thread of ours, with each transition of an alert, as a dict with
-            the columns of the table `alerts`.
+        on_alert: Called, from a thread of ours, when an alert begins or ends firing, with a dict
+            of the columns of the table `alerts`.
         raise_on_alert: Raise `AlertRaised` in the training loop when a critical alert fires.
         quiet: Do not print what is watched.
 

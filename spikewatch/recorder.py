@@ -141,7 +141,10 @@ class Recorder:
             for table, new in more.items():
                 rows.setdefault(table, []).extend(new)
         frames = {name: frame(name, new) for name, new in rows.items()}
-        self._judge(frames)
+        try:
+            self._judge(frames)
+        except Exception:  # noqa: BLE001 - what was observed is worth more than its judgement
+            _log.exception("spikewatch: the rules could not be evaluated")
         return frames
 
     def _judge(self, frames: Tables) -> None:
