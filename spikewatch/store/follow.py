@@ -8,7 +8,6 @@ import contextlib
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from .journals import find_journals
@@ -51,12 +50,7 @@ class Follower:
     def __enter__(self) -> "Follower":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _observe(self) -> Any:

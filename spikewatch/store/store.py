@@ -5,7 +5,6 @@ import os
 import re
 import threading
 from pathlib import Path
-from types import TracebackType
 
 import duckdb
 import polars as pl
@@ -153,12 +152,7 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _feed(self, con: duckdb.DuckDBPyConnection, is_replica: bool) -> None:
