@@ -9,6 +9,7 @@ noise.
 
 import argparse
 import json
+import logging
 import statistics
 import sys
 import tempfile
@@ -96,13 +97,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    # The alerts of these trainings on noise are evaluated, as they always are, but not shown.
+    logging.getLogger("spikewatch").setLevel(logging.CRITICAL + 1)
     n_pairs, block_s = (10, 0.3) if args.quick else (30, 1.0)
     print(
         f"{'training':24} {'watched by':24} {'wall':>6} {'quartiles':>13} {'cpu':>6} {'B/step':>7}"
     )
-    results, worst = [], 0.0
+    results, missed = [], []
     for case in CASES:
-        noise = 0.0
+        null_high = 1.0
         for name, attach in WATCHED.items():
             row = measure(case, attach, n_pairs=n_pairs, block_s=block_s)
             low, high = row["wall_quartiles"]
@@ -113,16 +116,16 @@ def main(argv: list[str] | None = None) -> int:
             )
             results.append({"training": case.name, "watched_by": name} | row)
             if attach is None:
-                noise = high - low
-            elif name.endswith("defaults"):
-                worst = max(worst, row["wall_ratio"] - noise)
+                null_high = high
+            elif name.endswith("defaults") and row["wall_ratio"] > null_high + GOAL_DEFAULT - 1:
+                missed.append(case.name)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2))
-    met = worst <= GOAL_DEFAULT
+    verdict = f"MISSED by {', '.join(missed)}" if missed else "met"
     print(
-        f"defaults: {worst:.3f} less the noise; goal {GOAL_DEFAULT}: {'met' if met else 'MISSED'}"
+        f"goal: defaults within {GOAL_DEFAULT - 1:.0%} of the upper quartile of bare/bare: {verdict}"
     )
-    return 0 if met else 1
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
