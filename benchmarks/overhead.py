@@ -122,9 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps(results, indent=2))
     verdict = f"MISSED by {', '.join(missed)}" if missed else "met"
-    print(
-        f"goal: defaults within {GOAL_DEFAULT - 1:.0%} of the upper quartile of bare/bare: {verdict}"
-    )
+    print(f"goal: defaults within {GOAL_DEFAULT - 1:.0%} of bare/bare's upper quartile: {verdict}")
     return 1 if missed else 0
 
 
