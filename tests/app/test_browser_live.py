@@ -157,17 +157,21 @@ def test_while_nothing_is_written_no_chart_is_drawn_again(
     make_run("still", n_steps=50).write(tmp_path)
     with serve(tmp_path) as url:
         page = tab().open(f"{url}/run?run=still&every=1")
-        expect(page.locator(".st-key-layer-lines [data-drawn]")).to_be_visible(timeout=20_000)
-        before = page.evaluate(
-            "[...document.querySelectorAll('[data-drawn]')].map(n => n.dataset.drawn)"
-        )
+        expect(page.locator(".spikewatch-plot[data-drawn]")).to_have_count(6, timeout=30_000)
         age = page.locator(".st-key-status-strip").get_by_text("last row")
-        texts = {age.inner_text()}
-        wait_until(lambda: texts.add(age.inner_text()) or len(texts) >= 3, what="three refreshes")
-        after = page.evaluate(
-            "[...document.querySelectorAll('[data-drawn]')].map(n => n.dataset.drawn)"
-        )
-        assert after == before
+
+        def counts_after(n_refreshes):
+            texts = {age.inner_text()}
+            wait_until(
+                lambda: texts.add(age.inner_text()) or len(texts) > n_refreshes, what="refreshes"
+            )
+            return page.evaluate(
+                "[...document.querySelectorAll('[data-drawn]')].map(n => n.dataset.drawn)"
+            )
+
+        # A chart may be drawn twice while the page finds its layout.
+        before = counts_after(2)
+        assert counts_after(3) == before
 
 
 def test_a_paused_page_stays_as_it_is(tmp_path, serve, tab, make_run, wait_until):
