@@ -21,6 +21,7 @@ FIRST_PORT = 8501
 _NEEDS = ("streamlit", "plotly", "watchdog")
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 5.0
+_POLL_S = 0.1
 _N_PORTS_TRIED = 100
 
 
@@ -72,7 +73,7 @@ class Page:
                         f"The app did not answer at {self.url} within {_START_TIMEOUT_S:.0f} s. "
                         f"It said:\n{self._tail()}"
                     )
-                time.sleep(0.1)
+                time.sleep(_POLL_S)
         except BaseException:
             self.stop()
             raise
@@ -88,7 +89,11 @@ class Page:
             SpikewatchError: It ended with an error.
         """
         assert self._process is not None  # noqa: S101 - waited for inside `with`
-        if self._process.wait() != 0:
+        # Not `process.wait()`: Polars installs a signal handler after which Ctrl-C no longer
+        # interrupts a system call like that (seen with 2.1).
+        while (code := self._process.poll()) is None:
+            time.sleep(_POLL_S)
+        if code != 0:
             raise SpikewatchError(f"The app ended. It said:\n{self._tail()}")
 
     def stop(self) -> None:
