@@ -11,6 +11,8 @@ from .errors import AttachError
 BUDGET_FRAC = 0.01
 # Credit at the start: the first steps tell most, and a short run should be seen as well.
 BURST_S = 0.2
+# Once half of that is gone, the next observed step is at least this part of a run's length away.
+_THIN_OUT = 4
 
 
 class Sampler(Protocol):
@@ -42,6 +44,9 @@ class Budget:
 
     Over any long stretch the time spent stays below `frac` of the wall time (plus the burst once),
     whatever a step or an observation costs, and without a model of either.
+
+    Half of the first credit goes to the very first steps, where most illnesses begin; the other
+    half is spread ever thinner over those that follow, so that a short run is seen to its end.
     """
 
     def __init__(
@@ -56,14 +61,19 @@ class Budget:
         self._clock = clock
         self._credit_s = burst_s
         self._last_s = clock()
+        self._due = 0
 
     def observe(self, step: int) -> bool:
-        """True for step 0, and whenever earlier observations are paid off."""
+        """True for step 0, and for as many others as the credit pays for."""
         now = self._clock()
         earned = self.frac * (now - self._last_s)
         self._credit_s = min(self.burst_s, self._credit_s + earned)
         self._last_s = now
-        return step == 0 or self._credit_s > 0
+        rich = self._credit_s > self.burst_s / 2
+        chosen = step == 0 or rich or (self._credit_s > 0 and step >= self._due)
+        if chosen:
+            self._due = max(self._due, step + max(1, step // _THIN_OUT))
+        return chosen
 
     def spent(self, seconds: float) -> None:
         """Take `seconds` out of the bucket; it may go into debt."""

@@ -1,5 +1,7 @@
 """Which steps are observed."""
 
+import itertools
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -35,14 +37,27 @@ def test_the_budget_holds_whatever_a_step_and_an_observation_cost(step_s, cost_s
     assert n_observed >= 1
 
 
-def test_the_budget_observes_every_step_while_the_credit_lasts():
+def observed_steps(n_steps, *, step_s, cost_s):
     now = 0.0
     budget = Budget(0.01, burst_s=0.2, clock=lambda: now)
     observed = []
-    for step in range(100):
+    for step in range(n_steps):
         if budget.observe(step):
             observed.append(step)
-            budget.spent(0.01)
-        now += 0.002
-    assert observed[:20] == list(range(20))
-    assert len(observed) < 30
+            budget.spent(cost_s)
+            now += cost_s
+        now += step_s
+    return observed
+
+
+def test_the_first_steps_are_all_observed_and_a_short_run_is_seen_to_its_end():
+    observed = observed_steps(300, step_s=0.01, cost_s=0.007)
+    assert observed[:13] == list(range(13))
+    assert observed[-1] > 200
+    assert len(observed) < 40
+
+
+def test_a_long_run_is_observed_evenly():
+    late = [s for s in observed_steps(100_000, step_s=0.01, cost_s=0.007) if s > 50_000]
+    gaps = [b - a for a, b in itertools.pairwise(late)]
+    assert 60 <= min(gaps) <= max(gaps) <= 80  # 1 % of 10 ms pays 7 ms every 70 steps
