@@ -67,7 +67,8 @@ def site_packages():
 
 def modules_after(code):
     """Top-level names in `sys.modules` after some code has run in a fresh interpreter."""
-    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    names = "sorted({m.split('.')[0] for m in sys.modules})"
+    script = f"{code}\nimport json, sys\nprint(json.dumps({names}))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
