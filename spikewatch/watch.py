@@ -248,8 +248,7 @@ class Watch:
             training = module.training and torch.is_grad_enabled()
             session.root_phase = "train" if training else "eval"
             if training:
-                if session.eval_pending:
-                    self._flush("eval")
+                # What an evaluation counted is flushed when the step ends: one row for each step.
                 session.active = self._train_active
             elif not step_ended:
                 # Evaluation is sampled by its own forward passes; the first one is observed.

@@ -84,6 +84,23 @@ def test_evaluation_is_a_phase_of_its_own(net, tmp_path):
     ]  # fmt: skip
 
 
+def test_two_evaluations_in_one_step_make_one_row(net, tmp_path):
+    def evaluate():
+        net.eval()
+        with torch.no_grad():
+            net(torch.rand(5, 16))
+        net.train()
+
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        train(net, n_steps=1)
+        evaluate()
+        net(torch.rand(5, 16))  # a training forward whose step is yet to come
+        evaluate()
+        train(net, n_steps=1)
+    got = rows(tmp_path, "SELECT step, n_obs FROM spikes WHERE phase = 'eval' AND layer = 'lif1'")
+    assert got.rows() == [(1, 2 * 5 * 8)]
+
+
 def test_the_table_of_layers_is_printed(net, tmp_path, capsys):
     with spikewatch.attach(net, run="hello", dir=tmp_path):
         pass
