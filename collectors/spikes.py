@@ -99,8 +99,7 @@ class SpikeObserver:
     def _observe(
         self, session: Session, module: nn.Module | None, args: tuple[Any, ...], spikes: Tensor
     ) -> None:
-        readable = spikes.requires_grad and not saved_tensors_are_hooked()
-        nodes = surrogate_nodes(spikes) if readable else []
+        nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
         if not self._sure and not self._decide(session, args, spikes, nodes):
             return
         if module is not None and self._library.name != "user":
@@ -119,7 +118,7 @@ class SpikeObserver:
                 "A layer that several sites share, or inputs of varying length, do this.",
             )
         gradients = self._gradients[phase]
-        if nodes:
+        if nodes and not saved_tensors_are_hooked():
             gradients.add_surrogate(spikes, nodes, where)
         gradients.watch_backward(spikes)
 

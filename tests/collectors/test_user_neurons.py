@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import spikewatch
 from spikewatch.errors import AttachError
@@ -161,3 +162,20 @@ def test_a_misspelt_layer_is_answered_with_a_suggestion():
 def test_axes_that_cannot_be_read_are_explained():
     with pytest.raises(AttachError, match="Write T for time"):
         spikewatch.attach(Net(Heaviside()), layers={"act": "NCHW"})
+
+
+def test_a_candidate_inside_a_checkpoint_is_still_recognised(listen):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = Heaviside()
+
+        def forward(self, x):
+            return checkpoint(self.act, x, use_reentrant=False)
+
+    torch.manual_seed(0)
+    net = Net()
+    heard = listen(net)
+    net(torch.randn(40, 5, requires_grad=True)).sum().backward()
+    assert [(x.name, x.kind) for x in heard.confirmed] == [("act", "spiking")]
+    assert heard.flush("act", "gradients")["n_grad"] == 200
