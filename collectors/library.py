@@ -5,12 +5,49 @@ A third party adds a library by an entry point in the group `spikewatch.librarie
 along the method resolution order.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
+
+
+Number = Tensor | float
+Reset = Literal["subtract", "zero", "none"]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Parameters of a neuron as they act now; None where the neuron has none, or hides it.
+
+    Attributes:
+        threshold: θ at which the membrane potential makes a spike, in units of the potential.
+        decay: Factor by which one time step multiplies the membrane potential, β = exp(−Δt/τ) or
+            1 − 1/τ; healthy within (0, 1).
+        reset: What a spike does to the potential: θ is subtracted, it is set to a value, nothing.
+        surrogate: Name of the surrogate gradient, as the library writes it.
+        learnable: Trainable parameters that belong to the neuron itself, by attribute name.
+    """
+
+    threshold: Number | None = None
+    decay: Number | None = None
+    reset: Reset | None = None
+    surrogate: str = ""
+    learnable: Mapping[str, nn.Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Membrane:
+    """The membrane potential of one forward call.
+
+    Attributes:
+        potential: u, of the shape of the spikes, or of one time step of them.
+        pre_reset: Whether u is what was compared with the threshold, before the reset.
+    """
+
+    potential: Tensor
+    pre_reset: bool
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -25,9 +62,31 @@ def step_axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     return "B*"
 
 
+def unknown_start(
+    module: nn.Module,  # noqa: ARG001
+    args: tuple[Any, ...],  # noqa: ARG001
+    kwargs: Mapping[str, Any],  # noqa: ARG001
+) -> bool | None:
+    """The layer does not tell: the first call within a forward pass of the model is a start."""
+    return None
+
+
+def no_dynamics(module: nn.Module) -> Dynamics:  # noqa: ARG001
+    """Nothing is known of the neuron's parameters."""
+    return Dynamics()
+
+
+def no_membrane(module: nn.Module, output: Any) -> Membrane | None:  # noqa: ARG001
+    """The potential shows only in the autograd graph, or nowhere."""
+    return None
+
+
 @dataclass(frozen=True)
 class Library:
     """How the spiking layers of one library are recognised and read.
+
+    Every function gets the module; none may change it, keep it, or raise for a class that
+    `is_spiking` accepts.
 
     Attributes:
         name: Name of the library, as its users write it.
@@ -35,14 +94,29 @@ class Library:
             classes along its MRO; None where the library does not know the class.
         spikes: Takes the spikes out of what the layer's forward returns.
         axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
+        starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
+            this call is the first time step of a new sample; None where the layer does not tell.
+        dynamics: Threshold, decay, reset, surrogate and trainable parameters now.
+        membrane: The membrane potential after a call. It is asked only where the autograd graph
+            does not show the potential before the reset.
+        saved: What a node of its surrogate saves first: u − θ, the potential u itself, or
+            something else. Checked against the spikes before it is used.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
+        spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
     """
 
     name: str
     is_spiking: Callable[[nn.Module, list[str]], bool | None]
     spikes: Callable[[Any], Tensor | None] = first_tensor
     axes: Callable[[nn.Module, Tensor], str] = step_axes
+    starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], bool | None] = (
+        unknown_start
+    )
+    dynamics: Callable[[nn.Module], Dynamics] = no_dynamics
+    membrane: Callable[[nn.Module, Any], Membrane | None] = no_membrane
+    saved: Literal["u-theta", "u", "other"] = "u-theta"
     amplitude: str | None = None
+    spike_times: bool = False
 
 
 def qualified_names(cls: type) -> list[str]:
