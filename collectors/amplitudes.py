@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from spikewatch.metrics.amplitudes import AMPLITUDE_RANGE
-from spikewatch.observing import Counters, Histogram
+from spikewatch.observing import Counters, Counts, Histogram
 
+from .calls import Call, Subject
 from .library import Library
 
 
@@ -15,12 +16,30 @@ _ALPHA = "alpha"
 EDGES = tuple(2 ** (k / 4) for k in range(-28, 29))
 
 
-def read_amplitudes(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram]]:
-    """Counters of the table `amplitudes` and the histograms of amplitude and α.
+class AmplitudeReader:
+    """Reads the parameters of the layer itself when a step ends.
 
     Only parameters count: a library's `alpha` buffer may be a decay, and a constant amplitude of 1
     tells nothing. α is read from layers of users only, for the same reason.
     """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def add(self, call: Call) -> None:
+        """Nothing to read before the step ends."""
+
+    def flush(self) -> Counts | None:
+        """Counters of the table `amplitudes` and the histograms of amplitude and α."""
+        module = self._subject.module()
+        if module is None:
+            return None
+        with torch.no_grad():
+            counters, histograms = _read(module, self._subject.library)
+        return Counts({"amplitudes": counters}, histograms) if counters else None
+
+
+def _read(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram]]:
     counters: Counters = {}
     histograms: list[Histogram] = []
     names = (library.amplitude,) if library.amplitude else _AMPLITUDES

@@ -6,6 +6,7 @@ of them. A neuron is one index of *; an observation of it is one index of T and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,7 @@ class Axes:
     time: int | None
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, axes: str, *, rank: int) -> "Axes":
         """Axes of a tensor with `rank` dimensions.
 
@@ -40,13 +42,25 @@ class Axes:
         time = next((d for d, letter in letters if letter == "T"), None)
         return cls(tuple(d for d, _ in letters), time)
 
-    def dims_of_one_step(self, whole: Sequence[int], step: Sequence[int]) -> list[int] | None:
-        """Dimensions of the batch in a tensor of one time step; None if it is not one."""
-        if self.time is None:
+    def neurons(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the neurons in a tensor of that shape."""
+        return tuple(n for d, n in enumerate(shape) if d not in self.dims)
+
+    def one_step(self, shape: Sequence[int]) -> "Step | None":
+        """What one time step of a tensor of that shape looks like; None without an axis of time."""
+        time = self.time
+        if time is None:
             return None
-        if [n for d, n in enumerate(whole) if d != self.time] != list(step):
-            return None
-        return [d - (d > self.time) for d in self.dims if d != self.time]
+        dims = tuple(d - (d > time) for d in self.dims if d != time)
+        return Step(tuple(n for d, n in enumerate(shape) if d != time), dims)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One time step of a sequence: its shape, and its dimensions of the batch."""
+
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
 
 
 def infer_axes(spikes: Tensor, nodes: Sequence[Any]) -> str:

@@ -1,26 +1,23 @@
-"""Observers of spiking layers: one forward hook each, which reduces at once and keeps no tensor."""
+"""Observers of spiking layers: hooks that turn forward calls into `Call`s, and keep no tensor."""
 
 import time
 import weakref
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikewatch.layers import Layer
 from spikewatch.observing import Counts, Session
 
-from .amplitudes import read_amplitudes
 from .axes import Axes, infer_axes
-from .gradient_counts import GradientCounts
-from .hooks import Hook, in_recomputation, saved_tensors_are_hooked
-from .levels import looks_like_spikes
-from .library import Library, first_tensor
+from .calls import Call, Subject, TimeSteps, Turn
+from .candidates import Candidate
+from .hooks import Hook, in_recomputation
+from .library import unknown_start
 from .recognise import Found, find_spiking
-from .spike_counts import SpikeCounts
+from .sites import Sites
 from .surrogate import surrogate_nodes
 
 
@@ -45,129 +42,168 @@ class SpikeObserver:
             note=found.note,
         )
         self._module = weakref.ref(found.module)
-        self._library: Library = found.library
+        self._library = found.library
         self._axes = found.axes
-        # Known libraries say what their classes are; of others the values are looked at as well.
-        self._sure = found.library.name != "user" or found.note == "named by hand"
+        by_us = found.library.name != "user" or found.note == "named by hand"
+        self._candidate = Candidate(found_by_code=found.kind == "candidate", claims=claims)
+        self._candidate.sure = by_us
         self._claims = claims
-        self._handle: Any = None
+        self._handles: list[Any] = []
         self._session: Session | None = None
-        self._spikes: dict[str, SpikeCounts] = defaultdict(SpikeCounts)
-        self._gradients: dict[str, GradientCounts] = defaultdict(GradientCounts)
+        self._rejected = False
+        self._subject = Subject(found.library, self._module_if_read, self._tell)
+        self._sites: dict[str, Sites] = {}  # by phase
+        self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
+        self._turn = Turn()
+        self._starts: bool | None = None
+
+    # ------------------------------------------------------------------------------------- life
 
     def start(self, session: Session) -> None:
-        """Put the forward hook on."""
+        """Put the hooks on."""
         self._session = session
-        if (module := self._module()) is not None:
-            self._handle = module.register_forward_hook(Hook(self._on_forward))
+        module = self._module()
+        if module is None or self._rejected or self._handles:
+            return
+        self._handles = [module.register_forward_hook(Hook(self._on_forward))]
+        if self._library.starts_sample is not unknown_start:
+            before = Hook(self._before_forward)
+            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
 
     def stop(self) -> None:
-        """Take the hook off."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def flush(self, phase: str) -> Counts | None:
+        """Counters of every instrument; those of further sites of a shared module apart."""
+        self._claims.clear()
+        clock = self._clocks.get((phase, False))
+        if clock is not None and self._session is not None and self._session.detailed:
+            self._turn.end(clock.forget_longest())
+        sites = self._sites.get(phase)
+        return None if sites is None else sites.flush()
+
+    def _module_if_read(self) -> nn.Module | None:
+        return None if self.layer.kind == "tap" else self._module()
+
+    def _tell(self, message: str) -> None:
+        if self._session is not None:
+            self._session.note(self.layer.name, message)
+
+    # ------------------------------------------------------------------------------------ hooks
+
+    def _before_forward(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        session = self._session
+        if session is None or not session.active:
+            return
+        try:
+            self._starts = self._library.starts_sample(module, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
+            session.fault(self.layer.name, error)
 
     def _on_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         session = self._session
         if session is None:
             return
         session.touch()
-        if not session.active:
+        if session.active:
+            self._guarded(session, module, args, output)
+
+    def observe_tensor(self, spikes: Tensor) -> None:
+        """Read a tensor that the user taps instead of a module's output."""
+        session = self._session
+        if session is None:
             return
+        session.touch()
+        if session.active:
+            self._guarded(session, None, (), spikes)
+
+    def _guarded(
+        self, session: Session, module: nn.Module | None, args: tuple[Any, ...], output: Any
+    ) -> None:
         began = time.perf_counter()
         try:
             spikes = self._library.spikes(output)
             if spikes is not None:
-                self._observe(session, module, args, spikes)
+                self._read(session, module, args, output, spikes)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)
 
-    def observe_tensor(self, spikes: Tensor) -> None:
-        """Count a tensor that the user taps instead of a module's output."""
-        if (session := self._session) is None:
-            return
-        session.touch()
-        if session.active:
-            began = time.perf_counter()
-            try:
-                self._observe(session, None, (), spikes)
-            except Exception as error:  # noqa: BLE001 - contract 1
-                session.fault(self.layer.name, error)
-            session.spent(time.perf_counter() - began)
+    # ---------------------------------------------------------------------------------- reading
 
-    def _observe(
-        self, session: Session, module: nn.Module | None, args: tuple[Any, ...], spikes: Tensor
+    def _read(
+        self,
+        session: Session,
+        module: nn.Module | None,
+        args: tuple[Any, ...],
+        output: Any,
+        spikes: Tensor,
     ) -> None:
-        nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
-        if not self._sure and not self._decide(session, args, spikes, nodes):
+        if not self._candidate.sure and not self._decide(session, args, spikes):
             return
+        axes = self._axes_of(module, spikes)
+        phase, again = session.phase(), in_recomputation()
+        number, starts = self._number(session, axes, phase, again=again)
+        probed = session.detailed and (
+            axes.time is not None or number is None or self._turn.takes(number)
+        )
+        call = Call(
+            spikes=spikes,
+            values=spikes.detach(),
+            axes=axes,
+            time=number,
+            starts_sample=starts,
+            again=again,
+            probed=probed,
+            pick=self._turn.pick if axes.time is not None else None,
+            nodes=surrogate_nodes(spikes) if probed and spikes.requires_grad else [],
+            module=module,
+            output=output,
+        )
+        sites = self._sites.get(phase)
+        if sites is None:
+            sites = self._sites[phase] = Sites(self._subject, self._confirm_site)
+        sites.add(call)
+
+    def _number(
+        self, session: Session, axes: Axes, phase: str, *, again: bool
+    ) -> tuple[int | None, bool]:
+        """Time step of a call, and whether a sample starts with it."""
+        if axes.time is not None:
+            return 0, True
+        starts, self._starts = self._starts, None
+        clock = self._clocks.get((phase, again))
+        if clock is None:
+            clock = self._clocks[phase, again] = TimeSteps()
+        return clock.next(None if again else starts, forward=session.n_forwards)
+
+    def _confirm_site(self, suffix: str) -> None:
+        if self._session is not None:
+            name, note = self.layer.name + suffix, f"{self.layer.name!r} at another site"
+            self._session.confirm(replace(self.layer, name=name, note=note))
+
+    def _axes_of(self, module: nn.Module | None, spikes: Tensor) -> Axes:
         if module is not None and self._library.name != "user":
-            axes = self._library.axes(module, spikes)
+            written = self._library.axes(module, spikes)
         else:
-            if not self._axes and nodes:
+            if not self._axes and spikes.requires_grad and (nodes := surrogate_nodes(spikes)):
                 self._axes = infer_axes(spikes, nodes)
-            axes = self._axes or "B*"
-        where = Axes.parse(axes, rank=spikes.dim())
-        phase = session.phase()
-        again = in_recomputation()
-        if not again and not self._spikes[phase].add(spikes.detach(), where.dims):
-            session.note(
-                self.layer.name,
-                f"its neurons changed to shape {tuple(spikes.shape)}; counting began anew. "
-                "A layer that several sites share, or inputs of varying length, do this.",
-            )
-        gradients = self._gradients[phase]
-        if nodes and not saved_tensors_are_hooked():
-            gradients.add_surrogate(spikes, nodes, where)
-        gradients.watch_backward(spikes)
+            written = self._axes or "B*"
+        return Axes.parse(written, rank=spikes.dim())
 
-    def _decide(
-        self, session: Session, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any]
-    ) -> bool:
-        """Whether a layer of unknown make has shown that it makes spikes; settles it at last."""
-        if self.layer.kind == "candidate":
-            if not spikes.requires_grad:
-                return False
-            nodes = self._own_nodes(args, nodes)
-            if not nodes:
-                return self._settle(session, spiking=False, why="its output is not made by one")
-        verdict = looks_like_spikes(spikes)
-        if verdict is False:
-            return self._settle(session, spiking=False, why="its output takes many values")
-        # Too few events to be sure: counted all the same, or a silent layer would go unseen.
-        self._sure = verdict is True
-        return self._settle(session, spiking=True)
-
-    def _own_nodes(self, args: tuple[Any, ...], nodes: list[Any]) -> list[Any]:
-        inputs = [t for a in args if (t := first_tensor(a)) is not None and t.requires_grad]
-        others = {id(n) for t in inputs for n in surrogate_nodes(t)} | self._claims
-        own = [n for n in nodes if id(n) not in others]
-        # Hooks of inner modules run first: what they claim is not their parent's.
-        self._claims.update(id(n) for n in own)
-        return own
-
-    def _settle(self, session: Session, *, spiking: bool, why: str = "") -> bool:
-        if not spiking:
+    def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
+        nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
+        verdict = self._candidate.judge(args, spikes, nodes)
+        if verdict == "no":
+            self._rejected = True
             self.stop()
-            session.note(self.layer.name, f"not counted as a spiking layer: {why}")
-        elif self.layer.kind == "candidate":
+            session.note(self.layer.name, f"not counted as a spiking layer: {self._candidate.why}")
+        elif verdict == "yes" and self.layer.kind == "candidate":
             self.layer = replace(self.layer, kind="spiking", note="made by an autograd function")
             session.confirm(self.layer)
-        return spiking
-
-    def flush(self, phase: str) -> Counts | None:
-        """Counters of `spikes`, `gradients` and `amplitudes`."""
-        self._claims.clear()
-        spikes = self._spikes[phase].flush()
-        gradients = self._gradients[phase].flush()
-        if spikes is None and gradients is None:
-            return None
-        tables = {"spikes": spikes, "gradients": gradients}
-        counts = Counts({name: c for name, c in tables.items() if c is not None})
-        if (module := self._module()) is not None and self.layer.kind != "tap":
-            with torch.no_grad():
-                amplitudes, counts.histograms = read_amplitudes(module, self._library)
-            if amplitudes:
-                counts.tables["amplitudes"] = amplitudes
-        return counts
+        return verdict == "yes"

@@ -76,3 +76,21 @@ def local_derivative(node: Any) -> Tensor | None:
     if gradient is None or gradient.shape != ones.shape:
         return None
     return gradient
+
+
+def draws_random_numbers(node: Any) -> bool:
+    """Whether the surrogate's backward draws random numbers, as stochastic estimators do.
+
+    Tried once; the generators are left as they were found.
+    """
+    device = node._input_metadata[0].device
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    local_derivative(node)
+    drawn = not torch.equal(torch.get_rng_state(), states[0])
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        drawn |= not torch.equal(torch.cuda.get_rng_state(device), states[1])
+        torch.cuda.set_rng_state(states[1], device)
+    return drawn

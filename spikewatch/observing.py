@@ -46,10 +46,13 @@ class Counts:
         tables: For each table of the catalogue, its counters. The tensors of all layers are
             moved to the host together, in one transfer.
         histograms: Fixed-edge histograms, where some are due.
+        sites: Further sites of a module that a model calls at several places, by the suffix that
+            tells them apart (`@2`); each is a layer of its own in the tables.
     """
 
     tables: dict[str, Counters]
     histograms: list[Histogram] = field(default_factory=list)
+    sites: dict[str, "Counts"] = field(default_factory=dict)
 
 
 class Session(Protocol):
@@ -57,6 +60,12 @@ class Session(Protocol):
 
     active: bool
     """Whether the current step is observed. Hooks return at once while it is false."""
+
+    detailed: bool
+    """Whether the dear readings (σ′, membrane, histograms) are due in this observed step."""
+
+    n_forwards: int
+    """Number of the model's forward pass, from 1; 0 while the model itself was never called."""
 
     def touch(self) -> None:
         """Say that a forward pass runs (some roots are never called as modules)."""
@@ -84,13 +93,13 @@ class Observer(Protocol):
     """What is watched; `kind` may change once, from candidate to what it turned out to be."""
 
     def start(self, session: Session) -> None:
-        """Put the hooks on."""
+        """Put the hooks on. Called before each observed step, so it has to be quick."""
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of `phase` since its last flush; None without an observation."""
 
     def stop(self) -> None:
-        """Take every hook off; leave the model exactly as it was found."""
+        """Take every hook off; leave the model exactly as it was found, and keep the counters."""
 
 
 class Collector(Protocol):

@@ -13,6 +13,9 @@ BUDGET_FRAC = 0.01
 BURST_S = 0.2
 # Once half of that is gone, the next observed step is at least this part of a run's length away.
 _THIN_OUT = 4
+# Rates first: after so many observed steps with all readings, one in so many has the dear ones.
+_ALL_DETAILED = 8
+_DETAILED_EVERY = 4
 
 
 class Sampler(Protocol):
@@ -20,6 +23,9 @@ class Sampler(Protocol):
 
     def observe(self, step: int) -> bool:
         """Whether step `step` is to be observed."""
+
+    def detailed(self) -> bool:
+        """Whether the dear readings (σ′, membrane, histograms) are due in the step just chosen."""
 
     def spent(self, seconds: float) -> None:
         """Take note that observing cost the training thread so much time."""
@@ -34,6 +40,10 @@ class Fixed:
     def observe(self, step: int) -> bool:
         """True for every `every`-th step, step 0 among them."""
         return step % self.every == 0
+
+    def detailed(self) -> bool:
+        """Always: who asks for every n-th step wants all of it."""
+        return True
 
     def spent(self, seconds: float) -> None:
         """Cost does not matter here."""
@@ -62,6 +72,7 @@ class Budget:
         self._credit_s = burst_s
         self._last_s = clock()
         self._due = 0
+        self._n_observed = 0
 
     def observe(self, step: int) -> bool:
         """True for step 0, and for as many others as the credit pays for."""
@@ -73,7 +84,13 @@ class Budget:
         chosen = step == 0 or rich or (self._credit_s > 0 and step >= self._due)
         if chosen:
             self._due = max(self._due, step + max(1, step // _THIN_OUT))
+            self._n_observed += 1
         return chosen
+
+    def detailed(self) -> bool:
+        """True for the first observed steps, then for one in four."""
+        n = self._n_observed
+        return n <= _ALL_DETAILED or n % _DETAILED_EVERY == 0
 
     def spent(self, seconds: float) -> None:
         """Take `seconds` out of the bucket; it may go into debt."""

@@ -20,6 +20,8 @@ class LiveSession:
 
     Attributes:
         active: Whether the current step is observed; every hook asks this first.
+        detailed: Whether the dear readings are due in it.
+        n_forwards: Number of the root's forward pass, from 1.
         step: Number of the current step.
         root_phase: `train` or `eval` while a forward pass of the root runs, else None.
         eval_pending: Whether something was counted in phase `eval` since its last flush.
@@ -28,6 +30,8 @@ class LiveSession:
 
     def __init__(self, recorder: Recorder) -> None:
         self.active = False
+        self.detailed = True
+        self.n_forwards = 0
         self.step = 0
         self.root_phase: str | None = None
         self.eval_pending = False

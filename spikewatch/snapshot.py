@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .metrics.gradients import add_deepest
 from .observing import Counts
 
 
@@ -73,6 +74,7 @@ class Snapshot:
         for layer, table, counters in self._tables:
             row = {name: _bitmap(get(value)) for name, value in counters.items()}
             rows.setdefault(table, []).append(self._keys | {"layer": layer} | row)
+        add_deepest(rows.get("gradients", []))
         for layer, kind, edges, parts in self._histograms:
             counts, below, above = map(get, parts)
             row = {"kind": kind, "edges": edges, "counts": counts, "below": below, "above": above}

@@ -18,7 +18,7 @@ from . import process
 from .alerts.actions import Dispatcher
 from .errors import StoreError
 from .layers import Layer
-from .observing import Observer, load_hook, load_tap
+from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
 from .sampling import Sampler
 from .session import LiveSession
@@ -74,6 +74,8 @@ class Watch:
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
         self._root_hooks: list[Any] = []
+        self._listening = False  # whether the observers' hooks are on
+        self._root_is_called = False  # then the root's hooks see every forward pass
         self._clock: StepClock | None = None
         self._closed = False
         self._pid = os.getpid()
@@ -127,8 +129,7 @@ class Watch:
         self._flush("eval")
         for handle in self._root_hooks:
             handle.remove()
-        for observer in self._observers:
-            observer.stop()
+        self._listen(False)
         self._stop_clock()
         self._recorder.event("detached", "hooks taken off the model", step=self.step)
 
@@ -191,8 +192,8 @@ class Watch:
             self._session.place(observer.layer)
             if observer.layer.kind != "candidate":
                 self._session.confirm(observer.layer)
-            observer.start(self._session)
-        self._session.active = self._train_active = self._sampler.observe(0)
+        self._train_active = self._observe(0)
+        self._listen(True)
         weakref.finalize(model, self._model_is_gone).atexit = False
         process.remember(self)
 
@@ -247,13 +248,16 @@ class Watch:
             step_ended = clock.before_forward()
             training = module.training and torch.is_grad_enabled()
             session.root_phase = "train" if training else "eval"
+            session.n_forwards += 1
+            self._root_is_called = True
             if training:
                 # What an evaluation counted is flushed when the step ends: one row for each step.
                 session.active = self._train_active
             elif not step_ended:
                 # Evaluation is sampled by its own forward passes; the first one is observed.
-                session.active = self._sampler.observe(self._n_evals)
+                self._observe(self._n_evals)
                 self._n_evals += 1
+            self._listen(session.active)
             clock.see_forward()
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
@@ -275,20 +279,49 @@ class Watch:
             own_s = session.spent_s + time.perf_counter() - began
             self._sampler.spent(own_s + self._recorder.take_cpu_s())
             session.spent_s = 0.0
-            session.active = self._train_active = self._sampler.observe(session.step)
+            self._train_active = self._observe(session.step)
+            if not self._root_is_called:
+                self._listen(True)
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
         self._raise_if_asked()
 
+    def _observe(self, step: int) -> bool:
+        """Ask the sampler whether what comes next is observed, and how closely."""
+        self._session.active = self._sampler.observe(step)
+        self._session.detailed = self._sampler.detailed()
+        return self._session.active
+
+    def _listen(self, on: bool) -> None:
+        """Put the observers' hooks on, or take them off: a hook that returns at once costs, too.
+
+        They are off between observed steps only where the root's own hooks tell of each forward
+        pass. Where parts of a model are called by themselves, they stay on.
+        """
+        if on == self._listening:
+            return
+        self._listening = on
+        for observer in self._observers:
+            if on:
+                observer.start(self._session)
+            else:
+                observer.stop()
+
     def _see_nothing(self) -> None:
-        self._session.note("", _BLIND, aloud=True)
+        if self._listening:
+            self._session.note("", _BLIND, aloud=True)
+        else:  # the root was called at first, and its parts are now
+            self._root_is_called = False
+            self._listen(True)
 
     def _flush(self, phase: str) -> None:
-        counts = [
-            (observer.layer.name, counted)
-            for observer in (*self._observers, *self._taps.values())
-            if (counted := observer.flush(phase)) is not None
-        ]
+        counts: list[tuple[str, Counts]] = []
+        for observer in (*self._observers, *self._taps.values()):
+            counted = observer.flush(phase)
+            if counted is not None:
+                name = observer.layer.name
+                counts.append((name, counted))
+                counts += [(name + suffix, site) for suffix, site in counted.sites.items()]
         if phase == "eval":
             self._session.eval_pending, self._n_evals = False, 0
         if counts:

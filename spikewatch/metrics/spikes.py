@@ -51,6 +51,14 @@ SPIKES = Table(
             f"Neurons at or above rate {SATURATED_RATE_FRAC} in each of those steps",
         ),
         Counter(
+            "n_never_fired",
+            _INT,
+            "last",
+            "Neurons without an event since the start; NULL like it",
+        ),
+        Counter("n_channels", _INT, "last", "Channels, where neurons are [channel, height, width]"),
+        Counter("n_dead_channels", _INT, "last", "Channels of which every neuron is dead"),
+        Counter(
             "silent",
             pl.Binary(),
             "last",
@@ -92,6 +100,27 @@ def dead_frac() -> pl.Expr:
     log-normal rates would look dead.
     """
     return pl.col("n_dead") / pl.col("n_neurons")
+
+
+@SPIKES.metric(unit="fraction", bad="high")
+def never_fired_frac() -> pl.Expr:
+    """Share of neurons without any event since the run began; NULL until there is evidence."""
+    return pl.col("n_never_fired") / pl.col("n_neurons")
+
+
+@SPIKES.metric(unit="fraction", bad="high")
+def dead_channel_frac() -> pl.Expr:
+    """Share of channels of which every neuron is dead. NULL where neurons have no channels."""
+    return pl.col("n_dead_channels") / pl.col("n_channels")
+
+
+@SPIKES.metric(unit="1", bad="outside")
+def sign_imbalance() -> pl.Expr:
+    """(r₊ − r₋) / (r₊ + r₋) of the rates of positive and negative events: ±1 is one-sided."""
+    negative = pl.col("n_spikes") - pl.col("n_positive")
+    return pl.when(pl.col("n_spikes") > 0).then(
+        (pl.col("n_positive") - negative) / pl.col("n_spikes")
+    )
 
 
 @SPIKES.metric(unit="fraction", bad="high")

@@ -15,7 +15,8 @@ class Listener:
     """The watch's side of an observer, without journal, rules or sampling."""
 
     def __init__(self, model: torch.nn.Module, named: dict[str, str] | None = None) -> None:
-        self.active = True
+        self.active = self.detailed = True
+        self.n_forwards = 0
         self.forced_phase: str | None = None
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []

@@ -5,22 +5,37 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from spikewatch.collectors.axes import Axes
+from spikewatch.collectors.calls import Call, Subject
+from spikewatch.collectors.library import Library
 from spikewatch.collectors.spike_counts import SpikeCounts, pack_bits
 from spikewatch.metrics import TABLES
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 
 
-def numbers(counters):
-    return {
-        k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in (counters or {}).items()
-    }
+class Counting:
+    """The instrument alone, fed with tensors."""
+
+    def __init__(self):
+        library = Library("user", is_spiking=lambda module, names: None)
+        self._counts = SpikeCounts(Subject(library, lambda: None, lambda message: None))
+
+    def add(self, spikes, axes="B*"):
+        where = Axes.parse(axes, rank=spikes.dim())
+        self._counts.add(
+            Call(spikes, spikes, where, time=0, starts_sample=True, again=False, probed=False)
+        )
+
+    def flush(self):
+        counters = self._counts.flush().tables["spikes"]
+        return {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in counters.items()}
 
 
-def count(*calls, dims=(0,)):
-    counts = SpikeCounts()
+def count(*calls, axes="B*"):
+    counts = Counting()
     for spikes in calls:
-        counts.add(spikes, dims)
-    return numbers(counts.flush())
+        counts.add(spikes, axes)
+    return counts.flush()
 
 
 def test_a_case_counted_by_hand():
@@ -55,33 +70,33 @@ def test_many_spikes_in_bfloat16_are_counted_exactly():
 
 
 def test_nobody_is_called_dead_before_there_is_evidence():
-    counts = SpikeCounts()
+    counts = Counting()
     silent = torch.zeros(DEAD_EVIDENCE_OBS - 1, 4)
-    counts.add(silent, (0,))
+    counts.add(silent)
     assert "n_dead" not in counts.flush()
-    counts.add(torch.zeros(1, 4), (0,))
-    assert numbers(counts.flush())["n_dead"] == 4
+    counts.add(torch.zeros(1, 4))
+    assert counts.flush()["n_dead"] == 4
 
 
 def test_a_neuron_that_wakes_is_not_dead_and_one_that_falls_silent_becomes_dead():
-    counts, awake = SpikeCounts(), torch.zeros(1000, 3)
+    counts, awake = Counting(), torch.zeros(1000, 3)
     awake[0, 0] = 1  # neuron 0 fires once in each step, neuron 1 in the first one only
     first = awake.clone()
     first[5, 1] = 1
     dead = []
     for step in range(6):
-        counts.add(first if step == 0 else awake, (0,))
-        dead.append(numbers(counts.flush()).get("n_dead"))
+        counts.add(first if step == 0 else awake)
+        dead.append(counts.flush().get("n_dead"))
     # 3 steps of 1000 hold 2995 observations: neuron 2 is dead from step 2, neuron 1 from step 3.
     assert dead == [None, None, 1, 2, 2, 2]
 
 
 def test_a_neuron_that_always_fires_is_saturated():
-    counts, spikes = SpikeCounts(), torch.ones(3000, 3)
+    counts, spikes = Counting(), torch.ones(3000, 3)
     spikes[: 3000 // 50, 1] = 0  # 98 %
     spikes[: 3000 // 200, 2] = 0  # 99.5 %
-    counts.add(spikes, (0,))
-    assert numbers(counts.flush())["n_saturated"] == 2
+    counts.add(spikes)
+    assert counts.flush()["n_saturated"] == 2
 
 
 def test_bitmaps_merge_windows_and_ranks_by_and():
@@ -89,9 +104,9 @@ def test_bitmaps_merge_windows_and_ranks_by_and():
     alive_in_one[0][7, 3] = alive_in_one[1][7, 10] = 1
     ranks = []
     for spikes in alive_in_one:
-        counts = SpikeCounts()
-        counts.add(spikes, (0,))
-        ranks.append(bytes(numbers(counts.flush())["silent"]))
+        counts = Counting()
+        counts.add(spikes)
+        ranks.append(bytes(counts.flush()["silent"]))
     both = bytes(a & b for a, b in zip(*ranks, strict=True))
     assert sum(byte.bit_count() for byte in both) == 9
     assert both[0] == 0b11101111
@@ -113,8 +128,8 @@ spike_tensors = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(0, 1
 
 @given(spike_tensors)
 def test_chunks_give_what_the_whole_gives(spikes):
-    whole = count(spikes, dims=(0, 1))
-    assert count(*spikes, dims=(0,)) == whole
+    whole = count(spikes, axes="TB*")
+    assert count(*spikes, axes="B*") == whole
     assert 0 <= whole["n_spikes"] <= whole["n_obs"] * whole["n_neurons"]
 
 
@@ -145,12 +160,12 @@ def test_rows_merge_in_any_order_and_to_the_same_rates_as_one_window(seeds):
 def test_the_dead_are_those_that_numpy_finds_silent_in_the_latest_window():
     torch.manual_seed(0)
     rates = torch.logspace(-5, -1, 60)
-    counts, history = SpikeCounts(), []
+    counts, history = Counting(), []
     for _ in range(12):
         spikes = torch.bernoulli(rates.expand(700, 60))
         history.append(spikes)
-        counts.add(spikes, (0,))
-        dead = numbers(counts.flush()).get("n_dead")
+        counts.add(spikes)
+        dead = counts.flush().get("n_dead")
         latest = torch.cat(history[-5:]).numpy()  # 5 × 700 ≥ 2995
         expected = (latest.sum(0) == 0).sum() if len(history) >= 5 else None
         assert dead == expected

@@ -1,0 +1,140 @@
+"""What an instrument sees: a forward call, the layer that it reads, and which time step it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from .axes import Axes
+from .library import Library
+
+
+@dataclass(slots=True)
+class Call:
+    """A forward call in an observed step.
+
+    Attributes:
+        spikes: What the layer returned, with its graph. Never kept, never changed.
+        values: The same, detached.
+        axes: Where time and batch are in it.
+        time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown.
+        starts_sample: Whether a sample begins here.
+        again: Whether this is activation checkpointing's second pass over a call: events were
+            counted in the first one, gradients flow through this one.
+        probed: Whether this call is among those that the dear readings (σ′, membrane) are taken of.
+        pick: For a tensor with an axis of time: which time step they read, as a share of the
+            sequence in [0, 1); None for all of them.
+        nodes: The surrogate's nodes behind the spikes; [] where not probed, or without a graph.
+        module: The layer; None for a tap.
+        output: All that the layer returned.
+    """
+
+    spikes: Tensor
+    values: Tensor
+    axes: Axes
+    time: int | None
+    starts_sample: bool
+    again: bool
+    probed: bool
+    pick: float | None = None
+    nodes: list[Any] = field(default_factory=list)
+    module: nn.Module | None = None
+    output: Any = None
+
+    @property
+    def neuron_shape(self) -> tuple[int, ...]:
+        """Shape of the neurons: that of the spikes without time and batch."""
+        return self.axes.neurons(self.values.shape)
+
+    @property
+    def n_steps(self) -> int:
+        """Time steps in this call."""
+        return 1 if self.axes.time is None else self.values.shape[self.axes.time]
+
+
+@dataclass
+class Subject:
+    """What the instruments of one layer share.
+
+    Attributes:
+        library: How the layer's library is read.
+        module: The layer, as long as it lives; None for a tap.
+        tell: Stores, once, what the user should know of the layer.
+        dead: Which neurons are dead as of the latest flush, bool [neurons]; None without evidence.
+    """
+
+    library: Library
+    module: Callable[[], nn.Module | None]
+    tell: Callable[[str], None]
+    dead: Tensor | None = None
+
+
+class TimeSteps:
+    """Tells which time step of its sample each call of a layer is."""
+
+    def __init__(self) -> None:
+        self._time: int | None = None
+        self._forward = -1
+        self.longest = 0
+        """Most calls that a sample took since `forget_longest()`."""
+
+    def next(self, starts: bool | None, *, forward: int) -> tuple[int | None, bool]:
+        """Number one call.
+
+        Args:
+            starts: Whether the layer says that a sample begins; None where it does not tell.
+            forward: Number of the model's forward pass; the first call within one starts a
+                sample, where the layer does not tell. 0: the model itself is never called.
+
+        Returns:
+            The time step, None if it is unknown, and whether a sample starts.
+        """
+        if starts is None:
+            starts = forward != self._forward
+            known = forward > 0
+        else:
+            known = self._time is not None or starts
+        self._forward = forward
+        if not known:
+            self._time = None
+            self.longest += 1
+            return None, False
+        self._time = 0 if starts or self._time is None else self._time + 1
+        self.longest = max(self.longest, self._time + 1)
+        return self._time, starts
+
+    def forget_longest(self) -> int:
+        """Most calls that a sample took; counting begins anew."""
+        longest, self.longest = self.longest, 0
+        return longest
+
+
+class Turn:
+    """Chooses the time step that the dear readings are taken of: another one each time.
+
+    The first observed step is read at every time step, since how many there are is not known. Later
+    ones are read at one, in the order of the golden ratio, which covers a sequence evenly however
+    long it is, and draws no random number.
+    """
+
+    _RATIO = 0.6180339887498949
+
+    def __init__(self) -> None:
+        self._n_turns = 0
+        self._n_calls = 1
+
+    @property
+    def pick(self) -> float | None:
+        """Share of the sequence, in [0, 1), at which to read; None: read everywhere."""
+        return None if self._n_turns == 0 else self._n_turns * self._RATIO % 1.0
+
+    def takes(self, time: int) -> bool:
+        """Whether the call at this time step is to be read."""
+        pick = self.pick
+        return pick is None or time == int(pick * self._n_calls)
+
+    def end(self, n_calls: int) -> None:
+        """A step was read in which a sample took `n_calls` calls."""
+        self._n_turns += 1
+        self._n_calls = max(1, n_calls)

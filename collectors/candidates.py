@@ -1,0 +1,52 @@
+"""Whether a layer of unknown make has shown that it makes spikes."""
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .levels import looks_like_spikes
+from .library import first_tensor
+from .surrogate import surrogate_nodes
+
+
+Verdict = Literal["yes", "wait", "no"]
+
+
+class Candidate:
+    """Judges one layer by its calls until it is sure.
+
+    Known libraries say what their classes are; of others the values are looked at, and of those
+    that were found by their code alone, the autograd graph.
+    """
+
+    def __init__(self, *, found_by_code: bool, claims: set[int]) -> None:
+        self._by_code = found_by_code
+        self._claims = claims
+        self.sure = False
+        self.why = ""
+        """Why the verdict was "no"."""
+
+    def judge(self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any]) -> Verdict:
+        """Look at one call. Without a graph nothing can be said of code that was found."""
+        if self._by_code:
+            if not spikes.requires_grad:
+                return "wait"
+            if not self._own_nodes(args, nodes):
+                self.why = "its output is not made by a spike function of its own"
+                return "no"
+        verdict = looks_like_spikes(spikes)
+        if verdict is False:
+            self.why = "its output takes many values"
+            return "no"
+        # Too few events to be sure: counted all the same, or a silent layer would go unseen.
+        self.sure = verdict is True
+        self._by_code = False
+        return "yes"
+
+    def _own_nodes(self, args: tuple[Any, ...], nodes: list[Any]) -> list[Any]:
+        inputs = [t for a in args if (t := first_tensor(a)) is not None and t.requires_grad]
+        others = {id(n) for t in inputs for n in surrogate_nodes(t)} | self._claims
+        own = [n for n in nodes if id(n) not in others]
+        # Hooks of inner modules run first: what they claim is not their parent's.
+        self._claims.update(id(n) for n in own)
+        return own

@@ -1,0 +1,37 @@
+"""The instruments that read a spiking layer, and where a new one is hung up.
+
+An instrument reads forward calls as they come, reduces them at once on their device and keeps no
+tensor of the user's. When the step ends it hands over its counters. There is one set for each
+phase, and for each shape of neurons (`sites.py`): an instrument never sees its neurons change.
+"""
+
+from typing import Protocol
+
+from spikewatch.observing import Counts
+
+from .amplitudes import AmplitudeReader
+from .calls import Call, Subject
+from .gradient_counts import GradientCounts
+from .spike_counts import SpikeCounts
+from .surrogate_counts import SurrogateCounts
+
+
+class Instrument(Protocol):
+    """Reads calls, hands over counters."""
+
+    def __init__(self, subject: Subject) -> None: ...
+
+    def add(self, call: Call) -> None:
+        """Read one forward call."""
+
+    def flush(self) -> Counts | None:
+        """What was read since the last flush; None without anything."""
+
+
+# In the order in which they are flushed: later ones may use what earlier ones told the subject.
+INSTRUMENTS: tuple[type[Instrument], ...] = (
+    SpikeCounts,
+    SurrogateCounts,
+    GradientCounts,
+    AmplitudeReader,
+)

@@ -1,0 +1,103 @@
+"""Where a layer's neurons stand: one set of instruments for each shape of them.
+
+A module may be called at several sites of a model, and its neurons may change with the length of
+the input. Neurons of different shapes are never mixed.
+"""
+
+from collections.abc import Callable
+
+from spikewatch.observing import Counts
+
+from .calls import Call, Subject
+from .instruments import INSTRUMENTS
+
+
+# A module that more sites share is a function rather than a layer.
+MAX_SITES = 4
+
+
+class Site:
+    """The instruments at neurons of one shape, in one phase."""
+
+    def __init__(self, subject: Subject, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.called = False
+        self._instruments = [make(subject) for make in INSTRUMENTS]
+
+    def add(self, call: Call) -> None:
+        """Have every instrument read a call."""
+        self.called = True
+        for instrument in self._instruments:
+            instrument.add(call)
+
+    def flush(self) -> Counts | None:
+        """Counters of all instruments; None without a call since the last flush."""
+        if not self.called:
+            return None
+        self.called = False
+        whole = Counts({})
+        for instrument in self._instruments:
+            part = instrument.flush()
+            if part is None:
+                continue
+            for table, counters in part.tables.items():
+                whole.tables.setdefault(table, {}).update(counters)
+            whole.histograms += part.histograms
+        return whole
+
+
+class Sites:
+    """The sites of one layer in one phase.
+
+    A shape that comes while another one was already read in the same step is a further site. One
+    that comes in a later step means that the neurons changed: counting begins anew.
+    """
+
+    def __init__(self, subject: Subject, confirm: Callable[[str], None]) -> None:
+        """Take the layer's subject, and what stores a further site, named by its suffix."""
+        self._subject = subject
+        self._confirm = confirm
+        self._sites: list[Site] = []
+
+    def add(self, call: Call) -> None:
+        """Have a call read at the site where its neurons stand."""
+        site = next((s for s in self._sites if s.shape == call.neuron_shape), None)
+        if site is None:
+            site = self._open(call.neuron_shape)
+        if site is not None:
+            site.add(call)
+
+    def flush(self) -> Counts | None:
+        """Counters of the first site, with those of the others in `sites`."""
+        counted = [(site, c) for site in self._sites if (c := site.flush()) is not None]
+        if not counted:
+            return None
+        first, counts = counted[0]
+        if first is not self._sites[0]:  # the neurons changed back to an earlier shape
+            self._sites = [site for site, _ in counted]
+        counts.sites = {_suffix(i): c for i, (_, c) in enumerate(counted) if i > 0}
+        return counts
+
+    def _open(self, shape: tuple[int, ...]) -> Site | None:
+        tell = self._subject.tell
+        if self._sites and not any(s.called for s in self._sites):
+            tell(
+                f"its neurons changed to shape {shape}; counting began anew. "
+                "Inputs of varying length do this"
+            )
+            self._sites.clear()
+        if len(self._sites) == MAX_SITES:
+            tell(f"it is shared by more than {MAX_SITES} sites; the others are not counted")
+            return None
+        if self._sites:
+            tell(
+                f"called with neurons of shape {self._sites[0].shape} and {shape} in one step: "
+                "several sites share it, and each is counted apart"
+            )
+            self._confirm(_suffix(len(self._sites)))
+        self._sites.append(Site(self._subject, shape))
+        return self._sites[-1]
+
+
+def _suffix(index: int) -> str:
+    return f"@{index + 1}"
