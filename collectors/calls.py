@@ -10,6 +10,10 @@ from .axes import Axes
 from .library import Library
 
 
+# Multiples of it cover [0, 1) evenly, however many there are.
+GOLDEN_RATIO = 0.6180339887498949
+
+
 @dataclass(slots=True)
 class Call:
     """A forward call in an observed step.
@@ -61,7 +65,8 @@ class Subject:
         library: How the layer's library is read.
         module: The layer, as long as it lives; None for a tap.
         tell: Stores, once, what the user should know of the layer.
-        dead: Which neurons are dead as of the latest flush, bool [neurons]; None without evidence.
+        dead: 1 where a neuron is dead as of the latest flush, else 0, [*neurons]; None without
+            evidence.
     """
 
     library: Library
@@ -118,8 +123,6 @@ class Turn:
     long it is, and draws no random number.
     """
 
-    _RATIO = 0.6180339887498949
-
     def __init__(self) -> None:
         self._n_turns = 0
         self._n_calls = 1
@@ -127,7 +130,7 @@ class Turn:
     @property
     def pick(self) -> float | None:
         """Share of the sequence, in [0, 1), at which to read; None: read everywhere."""
-        return None if self._n_turns == 0 else self._n_turns * self._RATIO % 1.0
+        return None if self._n_turns == 0 else self._n_turns * GOLDEN_RATIO % 1.0
 
     def takes(self, time: int) -> bool:
         """Whether the call at this time step is to be read."""

@@ -1,14 +1,28 @@
 """The counters of ∂L/∂s at one spiking layer, taken while the backward pass runs."""
 
+import math
+from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from spikewatch.observing import Counters, Counts
+from spikewatch.observing import Counters, Counts, OnHost
 
 from .calls import Call, Subject
 from .hooks import Hook
+
+
+# Of one gradient: its time steps, elements in each, and its own time step if it is one of many.
+_Entry = tuple[int, int, int | None]
+_NAMES = (
+    "n_grad",
+    "sum_sq_grad",
+    "n_nonfinite_grad",
+    "sum_sq_grad_first",
+    "sum_sq_grad_last",
+)
 
 
 class GradientCounts:
@@ -54,40 +68,28 @@ class GradientCounts:
             return None
         counters: Counters = {"n_grad": 0}  # no backward pass came by: the loss uses no spikes
         if self._norms:
-            counters = self._sums() | self._ends()
+            entries = list(zip(map(len, self._norms), self._sizes, self._times, strict=True))
+            whole = self._norms[0] if len(self._norms) == 1 else torch.cat(self._norms)
+            counters = {_NAMES: OnHost(whole, partial(_fold, entries))}
         self._clear()
         return Counts({"gradients": counters})
 
-    def _sums(self) -> Counters:
-        squares = torch.cat(self._norms).double().square()
-        finite = squares.isfinite()
-        lengths = [len(n) for n in self._norms]
-        if len(set(self._sizes)) == 1:
-            n_grad = finite.sum() * self._sizes[0]
-        else:
-            sizes = squares.new_tensor(
-                [s for s, n in zip(self._sizes, lengths, strict=True) for _ in range(n)]
-            )
-            n_grad = sizes.where(finite, 0).sum()
-        return {
-            "n_grad": n_grad,
-            "sum_sq_grad": squares.where(finite, 0).sum(),
-            "n_nonfinite_grad": finite.numel() - finite.sum(),
-        }
 
-    def _ends(self) -> Counters:
-        """Σg² at the first and at the last time step of the samples."""
-        steps = [t for t in self._times if t is not None]
-        if steps and max(steps) > 0:
-            first = [n[0] for n, t in zip(self._norms, self._times, strict=True) if t == 0]
-            end = max(steps)
-            last = [n[0] for n, t in zip(self._norms, self._times, strict=True) if t == end]
-        else:
-            sequences = [n for n in self._norms if len(n) > 1]
-            first, last = [n[0] for n in sequences], [n[-1] for n in sequences]
-        if not first or not last:
-            return {}
-        return {
-            "sum_sq_grad_first": torch.stack(first).double().square().sum(),
-            "sum_sq_grad_last": torch.stack(last).double().square().sum(),
-        }
+def _fold(entries: list[_Entry], norms: list[float]) -> Mapping[str, float | int | None]:
+    """Sums over all time steps, and over the first and the last one of the samples."""
+    n_grad, n_bad, total = 0, 0, 0.0
+    by_time: dict[int, float] = defaultdict(float)
+    numbers = iter(norms)
+    for length, size, time in entries:
+        for step in range(length):
+            square = next(numbers) ** 2
+            if not math.isfinite(square):
+                n_bad += 1
+                continue
+            n_grad += size
+            total += square
+            if time is not None or length > 1:
+                by_time[time if time is not None else step] += square
+    last = max(by_time, default=0)
+    ends = (by_time.get(0), by_time[last]) if last > 0 else (None, None)
+    return dict(zip(_NAMES, (n_grad, total, n_bad, *ends), strict=True))

@@ -26,6 +26,12 @@ def pack_bits(flags: Tensor) -> Tensor:
     return (padded.view(-1, 8) * weights).sum(1, dtype=torch.uint8)
 
 
+# Small tensors are gathered until there are so many elements, and read together; large ones are
+# read in pieces of that size, which stay in the processor's cache.
+_PIECE = 1 << 16
+_MOST_CALLS = 64
+
+
 class SpikeCounts:
     """Counts events between two flushes, and streaks of silence across them."""
 
@@ -33,84 +39,146 @@ class SpikeCounts:
         self._subject = subject
         self._n_obs = 0
         self._events: Tensor | None = None
-        self._tally = Tally(2)
+        self._tally = Tally("n_positive", "sum_abs_spike", bad="n_nonfinite_spikes")
         self._streaks: _Streaks | None = None
+        self._gathered: Tensor | None = None  # [calls, *spikes]
+        self._n_gathered = 0
+        self._dims: tuple[int, ...] = ()
+        self._binary = True  # as far as has been seen
 
     def add(self, call: Call) -> None:
         """Count the events of one call."""
         if call.again:
             return
-        spikes = in_full_precision(call.values)
+        spikes, dims = call.values, call.axes.dims
+        if 4 * spikes.numel() > _PIECE or spikes.numel() == 0:
+            self._count(spikes, dims)
+            return
+        like = self._gathered
+        if like is None or like.shape[1:] != spikes.shape or like.device != spikes.device:
+            self._read_gathered()
+            n = min(_PIECE // spikes.numel(), _MOST_CALLS)
+            wide = torch.float64 if spikes.dtype == torch.float64 else torch.float32
+            self._gathered = torch.empty((n, *spikes.shape), dtype=wide, device=spikes.device)
+            self._dims = (0, *(d + 1 for d in dims))
+        assert self._gathered is not None  # noqa: S101
+        self._gathered[self._n_gathered] = spikes
+        self._n_gathered += 1
+        if self._n_gathered == len(self._gathered):
+            self._read_gathered()
+
+    def _read_gathered(self) -> None:
+        if self._gathered is None or self._n_gathered == 0:
+            return
+        calls, self._n_gathered = self._gathered[: self._n_gathered], 0
+        if not self._count_binary(calls, self._dims):
+            self._count_events(calls, self._dims, each=True)
+
+    def _count(self, spikes: Tensor, dims: tuple[int, ...]) -> None:
+        """Count a tensor: in pieces along its first dimension of time or batch, unless binary."""
+        spikes = in_full_precision(spikes)
+        if self._count_binary(spikes, dims):
+            return
+        n_pieces = 1
+        if dims and spikes.numel() > _PIECE and spikes.device.type == "cpu":
+            n_pieces = -(-spikes.numel() // _PIECE)
+        for piece in spikes.chunk(n_pieces, dims[0]) if n_pieces > 1 else (spikes,):
+            self._count_events(piece, dims)
+
+    def _count_events(self, spikes: Tensor, dims: tuple[int, ...], *, each: bool = False) -> None:
+        """Count spikes of any kind; `each`: the first dimension holds calls to be told apart."""
+        over = tuple(range(1, spikes.dim())) if each else None
+        size = spikes[0].numel() if each else spikes.numel()
         flags = torch.ne(spikes, 0, out=torch.empty_like(spikes))
-        dims = call.axes.dims
-        events = flags.sum(dims) if dims else flags.clone()
+        self._add(flags.sum(dims) if dims else flags.clone(), spikes.numel())
+        n_positive = torch.gt(spikes, 0, out=flags).sum(over)
+        sum_abs = torch.abs(spikes, out=flags).sum(over)
+        (self._tally.add_each if each else self._tally.add)(size, n_positive, sum_abs)
+
+    def _count_binary(self, spikes: Tensor, dims: tuple[int, ...]) -> bool:
+        """Count spikes of 0 and 1 in half the time; False if these are others.
+
+        Σs = Σs² tells them: s(s − 1) is positive for every other whole number. Real values would
+        have to balance to the last digit. Looking at the sums is free where no device is far.
+        """
+        if not self._binary or spikes.device.type != "cpu":
+            return False
+        events = spikes.sum(dims) if dims else spikes.clone()
+        total, flat = events.sum(), spikes.flatten()
+        self._binary = bool(total == torch.dot(flat, flat))
+        if self._binary:
+            self._add(events, spikes.numel())
+            self._tally.add(spikes.numel(), total, total)
+        return self._binary
+
+    def _add(self, events: Tensor, size: int) -> None:
         if self._events is None:
             self._events = events
         else:
             self._events += events
-        n_positive = torch.gt(spikes, 0, out=flags).sum()
-        self._tally.add(spikes.numel(), n_positive, torch.abs(spikes, out=flags).sum())
-        self._n_obs += spikes.numel() // max(1, events.numel())
+        self._n_obs += size // max(1, events.numel())
 
     def flush(self) -> Counts | None:
         """Counters of the table `spikes`."""
+        self._read_gathered()
         if self._events is None or self._n_obs == 0:
             return None
         events, n_obs = self._events, self._n_obs
         self._events, self._n_obs = None, 0
-        _, sums, n_nonfinite = self._tally.take()
         counters: Counters = {
             "n_obs": n_obs,
             "n_neurons": events.numel(),
             "n_spikes": events.sum(dtype=torch.float64),
-            "n_positive": sums[0],
-            "sum_abs_spike": sums[1],
-            "n_nonfinite_spikes": n_nonfinite,
+            self._tally.names: self._tally.take(),
         }
         if self._streaks is None:
             self._streaks = _Streaks(events)
         self._streaks.add(events, n_obs)
+        verdicts = self._streaks.verdicts()
         self._subject.dead = self._streaks.dead
-        return Counts({"spikes": counters | self._streaks.verdicts()})
+        return Counts({"spikes": counters | verdicts})
 
 
 class _Streaks:
     """For how many observations each neuron has been silent, or saturated, until now."""
 
     def __init__(self, events: Tensor) -> None:
-        self._silent = torch.zeros_like(events)
-        self._saturated = torch.zeros_like(events)
-        self._ever = torch.zeros_like(events)  # 1: had an event since the start
+        self._obs = events.new_zeros((2, *events.shape))  # silent for so many; saturated
+        self._keep = torch.empty_like(self._obs)
+        # 1 where a neuron is dead; saturated; never fired.
+        self._flags = events.new_ones((3, *events.shape))
         self._total = 0
         self._window = 0
-        self.dead: Tensor | None = None
+
+    @property
+    def dead(self) -> Tensor | None:
+        """1 where a neuron is dead; None without evidence. Valid until the next step."""
+        return self._flags[0] if self._total >= DEAD_EVIDENCE_OBS else None
 
     def add(self, events: Tensor, n_obs: int) -> None:
         """Take in an observed step."""
-        fired = torch.ne(events, 0, out=torch.empty_like(events))
-        self._ever = torch.maximum(self._ever, fired)
-        self._silent.add_(n_obs).mul_(1 - fired)
-        torch.ge(events, SATURATED_RATE_FRAC * n_obs, out=fired)
-        self._saturated.add_(n_obs).mul_(fired)
+        torch.eq(events, 0, out=self._keep[0])
+        torch.ge(events, SATURATED_RATE_FRAC * n_obs, out=self._keep[1])
+        self._flags[2].mul_(self._keep[0])
+        self._obs.add_(n_obs).mul_(self._keep)
         self._total += n_obs
         self._window += n_obs
-        known = self._total >= DEAD_EVIDENCE_OBS
-        self.dead = self._silent >= DEAD_EVIDENCE_OBS if known else None
 
     def verdicts(self) -> Counters:
         """Counters that need evidence; a bitmap where a window of it is full."""
-        verdicts: Counters = {"evidence_n_obs": min(self._total, DEAD_EVIDENCE_OBS)}
-        if self.dead is None:
+        evidence = min(self._total, DEAD_EVIDENCE_OBS)
+        verdicts: Counters = {"evidence_n_obs": evidence}
+        if evidence < DEAD_EVIDENCE_OBS:
             return verdicts
-        verdicts["n_dead"] = self.dead.sum()
-        verdicts["n_saturated"] = (self._saturated >= DEAD_EVIDENCE_OBS).sum()
-        verdicts["n_never_fired"] = self._ever.numel() - self._ever.sum()
-        if self.dead.dim() > 2:  # [channel, height, width]: a channel is dead if all of it is
-            dead_channels = self.dead.flatten(1).all(1)
+        torch.ge(self._obs, DEAD_EVIDENCE_OBS, out=self._flags[:2])
+        sums = self._flags.flatten(1).sum(1, dtype=torch.float64)
+        verdicts["n_dead", "n_saturated", "n_never_fired"] = sums
+        if self._flags.dim() > 3:  # [channel, height, width]: a channel is dead if all of it is
+            dead_channels = self._flags[0].flatten(1).amin(1)
             verdicts["n_channels"] = dead_channels.numel()
             verdicts["n_dead_channels"] = dead_channels.sum()
         if self._window >= DEAD_EVIDENCE_OBS:
-            verdicts["silent"] = pack_bits(self._silent >= self._window)
+            verdicts["silent"] = pack_bits(self._obs[0] >= self._window)
             verdicts["silent_n_obs"] = self._window
             self._window = 0
         return verdicts

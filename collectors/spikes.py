@@ -79,11 +79,11 @@ class SpikeObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         self._claims.clear()
-        clock = self._clocks.get((phase, False))
-        if clock is not None and self._session is not None and self._session.detailed:
-            self._turn.end(clock.forget_longest())
-        sites = self._sites.get(phase)
-        return None if sites is None else sites.flush()
+        counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
+        if counts is not None and self._session is not None and self._session.detailed:
+            clock = self._clocks.get((phase, False))
+            self._turn.end(1 if clock is None else clock.forget_longest())
+        return counts
 
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()

@@ -1,7 +1,13 @@
-"""Sums of many small readings, taken together when a step ends."""
+"""Sums of many small readings, folded together on the host."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from spikewatch.observing import OnHost
 
 
 def in_full_precision(x: Tensor) -> Tensor:
@@ -13,44 +19,57 @@ class Tally:
     """Rows of scalars, one for each reading, summed up over the readings that are finite.
 
     One non-finite element makes a sum non-finite, which is far cheaper to see than each element.
-    Rows are kept as they come and folded together in a few operations.
     """
 
-    _MOST = 512
+    _MANY = 256
 
-    def __init__(self, width: int) -> None:
-        self._width = width
+    def __init__(self, *names: str, size: str = "n_read", bad: str) -> None:
+        """Name the columns, the number of elements read, and that of non-finite readings."""
+        self.names = (size, *names, bad)
         self._rows: list[Tensor] = []
+        self._packed: list[Tensor] = []
         self._sizes: list[int] = []
-        self._folded: Tensor | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._sizes) or self._folded is not None
+        return bool(self._sizes)
 
     def add(self, size: int, *row: Tensor) -> None:
-        """Add one reading of `size` elements: 0-d tensors, `width` of them."""
+        """Add one reading of `size` elements: a 0-d tensor for each column."""
         self._rows += row
         self._sizes.append(size)
-        if len(self._sizes) >= self._MOST:
-            self._fold()
+        if len(self._rows) >= self._MANY:
+            self._pack()
 
-    def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Number of elements, sums [width], and number of readings that were not finite."""
-        self._fold()
-        folded, self._folded = self._folded, None
-        assert folded is not None  # noqa: S101 - callers ask `if tally` first
-        return folded[0], folded[1:-1], folded[-1]
+    def add_each(self, size: int, *columns: Tensor) -> None:
+        """Add n readings of `size` elements: a vector [n] for each column."""
+        self._pack()
+        self._packed.append(torch.stack(columns, 1).flatten())
+        self._sizes += [size] * len(columns[0])
 
-    def _fold(self) -> None:
-        if not self._sizes:
-            return
-        rows = torch.stack(self._rows).view(-1, self._width).double()
-        finite = rows.sum(1).isfinite()
-        if len(set(self._sizes)) == 1:
-            sizes = rows.new_full((len(self._sizes), 1), self._sizes[0])
+    def take(self) -> OnHost:
+        """The sums of all readings since the last call, under `names`."""
+        self._pack()
+        packed, sizes = self._packed, self._sizes
+        self._packed, self._sizes = [], []
+        whole = packed[0] if len(packed) == 1 else torch.cat(packed)
+        return OnHost(whole, partial(_fold, self.names, sizes))
+
+    def _pack(self) -> None:
+        if self._rows:
+            self._packed.append(torch.stack(self._rows))
+            self._rows = []
+
+
+def _fold(
+    names: tuple[str, ...], sizes: list[int], numbers: list[float]
+) -> Mapping[str, float | int]:
+    width = len(names) - 2
+    sums, size, n_bad = [0.0] * width, 0, 0
+    for i, n in enumerate(sizes):
+        row = numbers[i * width : (i + 1) * width]
+        if all(map(math.isfinite, row)):
+            size += n
+            sums = [a + b for a, b in zip(sums, row, strict=True)]
         else:
-            sizes = rows.new_tensor(self._sizes).unsqueeze(1)
-        table = torch.cat([sizes, rows], 1).where(finite.unsqueeze(1), 0)
-        row = torch.cat([table.sum(0), finite.logical_not().sum().double().reshape(1)])
-        self._rows, self._sizes = [], []
-        self._folded = row if self._folded is None else self._folded + row
+            n_bad += 1
+    return dict(zip(names, (size, *sums, n_bad), strict=True))

@@ -62,20 +62,59 @@ def output_shape(node: Any) -> tuple[int, ...]:
     return tuple(node._input_metadata[0].shape)
 
 
-def local_derivative(node: Any) -> Tensor | None:
+def local_derivative(node: Any, rows: slice | None = None) -> Tensor | None:
     """σ′ at every element of the node's output; None if the node is not elementwise.
 
-    Shape: that of the spikes which the node made.
+    Args:
+        node: A surrogate's node.
+        rows: Only these indices of the output's first dimension; for nodes of which
+            `can_be_read_in_part` is true.
+
+    Returns:
+        A tensor of the shape of the spikes which the node made. It may be one that the node keeps:
+        it must not be changed.
     """
     meta = node._input_metadata[0]
-    ones = torch.ones(tuple(meta.shape), dtype=meta.dtype, device=meta.device)
+    shape, context = tuple(meta.shape), node
+    if rows is not None:
+        saved = tuple(_rows_of(t, rows, shape) for t in node.saved_tensors)
+        context = _PartOfNode(node, saved)
+        shape = (len(range(shape[0])[rows]), *shape[1:])
+    ones = torch.ones(shape, dtype=meta.dtype, device=meta.device)
     with torch.no_grad():
-        gradient = node.apply(ones)
+        gradient = node.apply(ones) if rows is None else node._forward_cls.backward(context, ones)
     if isinstance(gradient, tuple):
         gradient = gradient[0]
     if gradient is None or gradient.shape != ones.shape:
         return None
     return gradient
+
+
+class _PartOfNode:
+    """The context that a Function's backward is given, with some rows of the saved tensors."""
+
+    def __init__(self, node: Any, saved: tuple[Any, ...]) -> None:
+        self._node = node
+        self.saved_tensors = saved
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+
+def _rows_of(saved: Any, rows: slice, shape: tuple[int, ...]) -> Any:
+    whole = isinstance(saved, Tensor) and tuple(saved.shape) == shape
+    return saved[rows] if whole else saved
+
+
+def can_be_read_in_part(node: Any) -> bool:
+    """Whether some rows of the saved tensors give these rows of σ′: tried on the first row."""
+    try:
+        whole, part = local_derivative(node), local_derivative(node, slice(0, 1))
+    except Exception:  # noqa: BLE001 - a backward that needs more than the rows of its tensors
+        return False
+    if whole is None or part is None:
+        return False
+    return bool(torch.allclose(whole[:1], part, rtol=1e-5, atol=1e-8, equal_nan=True))
 
 
 def draws_random_numbers(node: Any) -> bool:

@@ -13,7 +13,8 @@ BUDGET_FRAC = 0.01
 BURST_S = 0.2
 # Once half of that is gone, the next observed step is at least this part of a run's length away.
 _THIN_OUT = 4
-# Rates first: after so many observed steps with all readings, one in so many has the dear ones.
+# Rates first: after so many observed steps with all readings, one in so many has the dear ones,
+# whatever `every` is. They cost as much as all the others together.
 _ALL_DETAILED = 8
 _DETAILED_EVERY = 4
 
@@ -31,25 +32,36 @@ class Sampler(Protocol):
         """Take note that observing cost the training thread so much time."""
 
 
-class Fixed:
+class _Detail:
+    """Which observed steps have the dear readings: the first ones, then one in four."""
+
+    def __init__(self) -> None:
+        self._n_observed = 0
+
+    def detailed(self) -> bool:
+        """Whether the step that was chosen last has them."""
+        n = self._n_observed
+        return n <= _ALL_DETAILED or n % _DETAILED_EVERY == 0
+
+
+class Fixed(_Detail):
     """Observe every `every`-th step, beginning with step 0."""
 
     def __init__(self, every: int) -> None:
+        super().__init__()
         self.every = every
 
     def observe(self, step: int) -> bool:
         """True for every `every`-th step, step 0 among them."""
-        return step % self.every == 0
-
-    def detailed(self) -> bool:
-        """Always: who asks for every n-th step wants all of it."""
-        return True
+        chosen = step % self.every == 0
+        self._n_observed += chosen
+        return chosen
 
     def spent(self, seconds: float) -> None:
         """Cost does not matter here."""
 
 
-class Budget:
+class Budget(_Detail):
     """A token bucket: time passes credit in, observing takes credit out.
 
     Over any long stretch the time spent stays below `frac` of the wall time (plus the burst once),
@@ -66,13 +78,13 @@ class Budget:
         burst_s: float = BURST_S,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        super().__init__()
         self.frac = frac
         self.burst_s = burst_s
         self._clock = clock
         self._credit_s = burst_s
         self._last_s = clock()
         self._due = 0
-        self._n_observed = 0
 
     def observe(self, step: int) -> bool:
         """True for step 0, and for as many others as the credit pays for."""
@@ -86,11 +98,6 @@ class Budget:
             self._due = max(self._due, step + max(1, step // _THIN_OUT))
             self._n_observed += 1
         return chosen
-
-    def detailed(self) -> bool:
-        """True for the first observed steps, then for one in four."""
-        n = self._n_observed
-        return n <= _ALL_DETAILED or n % _DETAILED_EVERY == 0
 
     def spent(self, seconds: float) -> None:
         """Take `seconds` out of the bucket; it may go into debt."""

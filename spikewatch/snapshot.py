@@ -4,7 +4,7 @@
 and runs in the writer thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 from .metrics.gradients import add_deepest
-from .observing import Counts
+from .observing import Counts, OnHost
 
 
 Row = dict[str, Any]
 
 
+Lane = tuple[torch.device, torch.dtype]
+
+
 @dataclass(frozen=True)
 class _Slot:
-    """Where a tensor's elements are in the transfer of its device."""
+    """Where a tensor's elements are in the transfer of its lane."""
 
-    device: torch.device
+    lane: Lane
     start: int
     length: int
     scalar: bool
@@ -34,8 +37,8 @@ class Snapshot:
 
     def __init__(self, keys: Row, counts: Sequence[tuple[str, Counts]]) -> None:
         self._keys = keys
-        self._pieces: dict[torch.device, list[Tensor]] = {}
-        self._used: dict[torch.device, int] = {}
+        self._pieces: dict[Lane, list[Tensor]] = {}
+        self._used: dict[Lane, int] = {}
         self._tables = [
             (layer, table, {name: self._put(value) for name, value in counters.items()})
             for layer, c in counts
@@ -46,34 +49,37 @@ class Snapshot:
             for layer, c in counts
             for h in c.histograms
         ]
-        # One copy, on the device: what is counted from now on does not change it.
-        self._whole = {device: torch.cat(pieces) for device, pieces in self._pieces.items()}
+        # One copy a lane, on its way at once: what is counted from now on does not change it.
+        self._copies = {lane: _Copy(torch.cat(pieces)) for lane, pieces in self._pieces.items()}
         self._pieces.clear()
 
     def _put(self, value: Any) -> Any:
+        if isinstance(value, OnHost):
+            return (self._put(value.readings), value.fold)
         if not isinstance(value, Tensor):
             return value
-        pieces = self._pieces.setdefault(value.device, [])
-        start = self._used.get(value.device, 0)
-        # float64 holds counts exactly up to 2^53.
-        pieces.append(value.detach().reshape(-1).to(torch.float64))
-        self._used[value.device] = start + value.numel()
-        return _Slot(value.device, start, value.numel(), value.dim() == 0)
+        lane = (value.device, value.dtype)
+        start = self._used.get(lane, 0)
+        self._pieces.setdefault(lane, []).append(value.detach().reshape(-1))
+        self._used[lane] = start + value.numel()
+        return _Slot(lane, start, value.numel(), value.dim() == 0)
 
     def rows(self) -> dict[str, list[Row]]:
         """Rows by table, with keys; waits for the device."""
-        host = {device: whole.tolist() for device, whole in self._whole.items()}
+        host = {lane: copy.numbers() for lane, copy in self._copies.items()}
 
         def get(value: Any) -> Any:
             if not isinstance(value, _Slot):
                 return value
-            numbers = host[value.device][value.start : value.start + value.length]
-            return numbers[0] if value.scalar else [int(n) for n in numbers]
+            numbers = host[value.lane][value.start : value.start + value.length]
+            return numbers[0] if value.scalar else numbers
 
         rows: dict[str, list[Row]] = {}
         for layer, table, counters in self._tables:
-            row = {name: _bitmap(get(value)) for name, value in counters.items()}
-            rows.setdefault(table, []).append(self._keys | {"layer": layer} | row)
+            row: Row = self._keys | {"layer": layer}
+            for name, value in counters.items():
+                row.update(_named(name, value, get))
+            rows.setdefault(table, []).append(row)
         add_deepest(rows.get("gradients", []))
         for layer, kind, edges, parts in self._histograms:
             counts, below, above = map(get, parts)
@@ -82,8 +88,32 @@ class Snapshot:
         return rows
 
 
-def _bitmap(value: Any) -> Any:
-    return bytes(value) if isinstance(value, list) else value
+class _Copy:
+    """A vector on its way to the host. The training thread does not wait for it."""
+
+    def __init__(self, whole: Tensor) -> None:
+        self._event = None
+        self._host = whole
+        if whole.is_cuda:
+            self._host = whole.to("cpu", non_blocking=True)  # to pinned memory
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(whole.device))
+
+    def numbers(self) -> list[float]:
+        """Its elements; waits for the device."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.tolist()
+
+
+def _named(name: Any, value: Any, get: Callable[[Any], Any]) -> Row:
+    if isinstance(name, tuple):
+        if isinstance(value, tuple):
+            slot, fold = value
+            return dict(fold(get(slot)))
+        return dict(zip(name, get(value), strict=True))
+    number = get(value)
+    return {name: bytes(number) if isinstance(number, list) else number}
 
 
 def take(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikewatch.finding import find_observers
 from spikewatch.layers import Layer
+from spikewatch.observing import OnHost
 
 
 class Listener:
@@ -49,13 +50,26 @@ class Listener:
             return None
         return plain(counts.tables[table])
 
+    def tables(self, name: str, phase: str = "train") -> dict[str, dict[str, Any]]:
+        """Counters of all tables of one layer."""
+        counts = self.observers[name].flush(phase)
+        return {} if counts is None else {t: plain(c) for t, c in counts.tables.items()}
+
     def stop(self) -> None:
         for observer in self.observers.values():
             observer.stop()
 
 
 def plain(counters: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in counters.items()}
+    """Counters as the writer thread gets them."""
+    row: dict[str, Any] = {}
+    for name, value in counters.items():
+        if isinstance(value, OnHost):
+            row |= value.fold(value.readings.tolist())
+            continue
+        value = value.tolist() if isinstance(value, Tensor) else value
+        row |= dict(zip(name, value, strict=True)) if isinstance(name, tuple) else {name: value}
+    return row
 
 
 @pytest.fixture(name="listen")

@@ -12,13 +12,15 @@ from spikewatch.collectors.spike_counts import SpikeCounts, pack_bits
 from spikewatch.metrics import TABLES
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 
+from .conftest import plain
+
 
 class Counting:
     """The instrument alone, fed with tensors."""
 
     def __init__(self):
-        library = Library("user", is_spiking=lambda module, names: None)
-        self._counts = SpikeCounts(Subject(library, lambda: None, lambda message: None))
+        library = Library("user", is_spiking=lambda *_: None)
+        self._counts = SpikeCounts(Subject(library, lambda: None, lambda _: None))
 
     def add(self, spikes, axes="B*"):
         where = Axes.parse(axes, rank=spikes.dim())
@@ -27,8 +29,8 @@ class Counting:
         )
 
     def flush(self):
-        counters = self._counts.flush().tables["spikes"]
-        return {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in counters.items()}
+        row = plain(self._counts.flush().tables["spikes"])
+        return {name: value for name, value in row.items() if name in TABLES["spikes"].schema}
 
 
 def count(*calls, axes="B*"):
