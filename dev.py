@@ -27,6 +27,13 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 INPUTS = ("pyproject.toml", "constraints.txt", "requirements-libraries.txt")
+# SNN libraries that go beside nothing else: old versions in folders of their own, and one that says
+# it wants an older Python and works with this one.
+APART = {
+    "spikingjelly==0.0.0.0.14": ["--target", str(VENV / "spikingjelly-0.0.0.0.14"), "--upgrade"],
+    "spikingjelly==0.0.0.0.12": ["--target", str(VENV / "spikingjelly-0.0.0.0.12"), "--upgrade"],
+    "lava-dl==0.6.0": ["--ignore-requires-python"],
+}
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MIN_PYTHON = (3, 11)
 TAIL_LINES = 40
@@ -147,6 +154,8 @@ def set_up(*, dev: bool) -> None:
     pip("spikewatch", "-c", "constraints.txt", "-e", ".[app,tensorboard,demo]", *group)
     if dev:
         pip("SNN libraries", "--no-deps", "-r", "requirements-libraries.txt")
+        for library, options in APART.items():
+            pip(library, "--no-deps", *options, library)
     stamps[-1].write_text(wanted)
 
 
@@ -155,7 +164,8 @@ VENV_HINT = "On Debian and Ubuntu this needs: apt-get install python3-venv"
 
 def fingerprint() -> str:
     """What the set-up depends on, as a hash; the place too, for an environment cannot be moved."""
-    text = str(ROOT) + sys.version + "".join((ROOT / name).read_text() for name in INPUTS)
+    inputs = "".join((ROOT / name).read_text() for name in INPUTS)
+    text = str(ROOT) + sys.version + str(APART) + inputs
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,19 +4,34 @@
   FewSpike, ILC, …) do not derive from `BaseNode`.
 * Returns the spikes alone. Step mode "s": called for each time step, [B, *]; "m" (and the classes
   `MultiStep…`, PSN, ILC, noisy ones, which know nothing else): the sequence, [T, B, *].
+* A sample starts where no memory holds a tensor: `reset_net` makes them floats or None again.
+* Decays by 1 − 1/τ, or by a factor of its own; ParametricLIF by 1 − sigmoid(w).
+* `v` is the potential after the reset, of the last time step, or of all with `store_v_seq`. A reset
+  by subtraction is undone, s·θ is added; one to a value is final.
 * Left out: `NonSpiking…` (leaky integrators of the readout).
 """
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from ..library import Library
+from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from .reading import learnable, plain, short_names, surrogate_name
 
 
 _PACKAGES = (
     "spikingjelly.activation_based.neuron",
     "spikingjelly.clock_driven.neuron",
 )
-_MULTI_STEP = "spikingjelly.activation_based.base.MultiStepModule"
+_MULTI_STEP = "MultiStepModule"
+_NONLINEAR = {"QIFNode", "EIFNode", "IzhikevichNode", "RAFNode", "MultiStepEIFNode"}
+_WITHOUT_RESET = {"PSN", "MaskedPSN", "SlidingPSN"}
+_SUBTRACTS = {"ComplementaryLIFNode", "STBIFNode", "DSRIFNode", "DSRLIFNode"}
+# Their reset is more than s·θ, or their output is not what the reset took.
+_CANNOT_BE_UNDONE = {"ComplementaryLIFNode", "KLIFNode", "LIAFNode", "MPBNBaseNode"}
 
 
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: ARG001
@@ -26,12 +41,114 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: AR
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
+    return "TB*" if _whole_sequence(module) else "B*"
+
+
+def _whole_sequence(module: nn.Module) -> bool:
     mode = getattr(module, "step_mode", None)
     if mode in ("s", "m"):
-        return "TB*" if mode == "m" else "B*"
-    names = [f"{c.__module__}.{c.__qualname__}" for c in type(module).__mro__]
-    multi = any(n == _MULTI_STEP or n.rpartition(".")[2].startswith("MultiStep") for n in names)
-    return "TB*" if multi else "B*"
+        return mode == "m"
+    return any(n == _MULTI_STEP or n.startswith("MultiStep") for n in short_names(module))
 
 
-LIBRARY = Library("spikingjelly", is_spiking=_is_spiking, axes=_axes)
+def _starts_sample(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> bool | None:
+    memories: Mapping[str, Any] | None = vars(module).get("_memories")
+    if memories is None:
+        return None
+    if not any(isinstance(m, Tensor) or (isinstance(m, list) and m) for m in memories.values()):
+        return True
+    drive, v = args[0] if args else next(iter(kwargs.values()), None), memories.get("v")
+    # 2.0 begins anew where a batch of another size comes.
+    return isinstance(v, Tensor) and isinstance(drive, Tensor) and v.shape != drive.shape
+
+
+def _dynamics(module: nn.Module) -> Dynamics:
+    kinds = short_names(module)
+    return Dynamics(
+        threshold=_threshold(module, kinds),
+        decay=_decay(module, kinds),
+        reset=_reset(module, kinds),
+        surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
+        learnable=learnable(module),
+    )
+
+
+def _threshold(module: Any, kinds: frozenset[str]) -> Number | None:
+    if "GatedLIFNode" in kinds:
+        return module.v_threshold.detach().view(-1, 1, 1).sigmoid()
+    if "MPBNBaseNode" in kinds and getattr(module, "learnable_vth", False):
+        shape = (-1, 1, 1) if isinstance(module.vbn, nn.BatchNorm2d) else (-1,)
+        return module.a.detach().exp().view(shape)
+    if "MPBNBaseNode" in kinds and module.fold_bn:
+        return None  # made anew in each step, of the batch
+    threshold = plain(getattr(module, "v_threshold", getattr(module, "q_threshold", None)))
+    if kinds & {"DSRIFNode", "DSRLIFNode"}:
+        return threshold.clamp(min=module.v_threshold_lower_bound)
+    return threshold
+
+
+def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
+    if kinds & _NONLINEAR:
+        return None
+    if "GatedLIFNode" in kinds:
+        gate, leak = plain(module.alpha).sigmoid(), plain(module.tau).sigmoid()
+        return 1 - gate * (1 - leak)
+    if "DSRLIFNode" in kinds:
+        return math.exp(-module.delta_t / module.tau)
+    if any("ParametricLIFNode" in kind for kind in kinds):
+        return 1 - plain(module.w).sigmoid()
+    if hasattr(module, "v_decay"):
+        return module.v_decay
+    tau = getattr(module, "tau", None)
+    decay = None if tau is None else 1 - 1 / plain(tau)
+    if "KLIFNode" in kinds and decay is not None and not module.scale_reset:
+        return plain(module.k) * decay
+    return decay
+
+
+def _reset(module: nn.Module, kinds: frozenset[str]) -> Reset | None:
+    if kinds & _WITHOUT_RESET:
+        return "none"
+    if kinds & _SUBTRACTS:
+        return "subtract"
+    if not hasattr(module, "v_reset"):
+        return None
+    return "subtract" if module.v_reset is None else "zero"
+
+
+def _membrane(module: nn.Module, output: Any) -> Membrane | None:
+    kinds, spikes = short_names(module), first_tensor(output)
+    v, whole = getattr(module, "v", None), getattr(module, "v_seq", None)
+    if spikes is None or not isinstance(v, Tensor):
+        return None
+    if _whole_sequence(module):
+        if isinstance(whole, Tensor) and whole.shape == spikes.shape:
+            v = whole
+        else:
+            spikes = spikes[-1]
+    if v.shape != spikes.shape:
+        return None
+    v, spikes = v.detach(), spikes.detach()
+    if "GatedLIFNode" in kinds:  # it resets in the next step
+        return Membrane(v, pre_reset=True)
+    threshold = plain(getattr(module, "v_threshold", None))
+    if (
+        _reset(module, kinds) != "subtract"
+        or threshold is None
+        or kinds & (_CANNOT_BE_UNDONE | _SUBTRACTS)
+    ):
+        return Membrane(v, pre_reset=False)
+    return Membrane(torch.addcmul(v, spikes, torch.as_tensor(threshold).to(v)), pre_reset=True)
+
+
+LIBRARY = Library(
+    "spikingjelly",
+    is_spiking=_is_spiking,
+    axes=_axes,
+    starts_sample=_starts_sample,
+    dynamics=_dynamics,
+    membrane=_membrane,
+    saved="u-theta",
+)

@@ -90,3 +90,167 @@ def test_slopes_in_bfloat16_are_added_up_in_full_precision(listen):
     node(x.detach().float().requires_grad_())
     full = full.flush("0", "gradients")
     assert row["sum_sg"] == pytest.approx(full["sum_sg"], rel=5e-3)
+
+
+def classifier():
+    return nn.Sequential(
+        layer.Linear(6, 8),
+        neuron.LIFNode(surrogate_function=surrogate.ATan()),
+        layer.Linear(8, 3),
+        neuron.LIFNode(tau=4.0, v_threshold=0.1, surrogate_function=surrogate.ATan()),
+    )
+
+
+def test_a_training_in_the_tutorials_style_starts_a_sample_after_each_reset(listen, told):
+    torch.manual_seed(0)
+    net = classifier()
+    heard, seen = listen(net), told(net[3])
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        rate = sum(net(x) for x in 5 * torch.rand(4, 5, 6)) / 4
+        nn.functional.mse_loss(rate, torch.eye(3)[torch.randint(3, (5,))]).backward()
+        optimizer.step()
+        functional.reset_net(net)
+    assert seen.starts == [True, False, False, False] * 3
+    tables, spikes = heard.tables("3"), torch.stack(seen.spikes)
+    assert tables["spikes"]["n_obs"] == 3 * 4 * 5
+    assert tables["spikes"]["n_spikes"] == spikes.sum() > 0
+    slopes = 1 / (1 + (torch.pi * torch.stack(seen.saved)) ** 2)
+    assert tables["gradients"]["sum_sg"] == pytest.approx(slopes.sum().item(), rel=1e-5)
+
+
+def test_without_a_reset_the_sample_goes_on_unless_the_batch_changes(told):
+    node = neuron.LIFNode()
+    seen = told(node)
+    with torch.no_grad():
+        for x in torch.rand(3, 2, 4):
+            node(x)
+        functional.detach_net(node)
+        node(torch.rand(2, 4))
+        node(torch.rand(5, 4))
+    assert seen.starts == [True, False, False, False, True]
+
+
+def test_a_reset_by_subtraction_is_undone_and_one_to_a_value_is_not(told):
+    torch.manual_seed(0)
+    for v_reset in (None, 0.0):
+        node = neuron.LIFNode(tau=2.0, v_threshold=0.6, v_reset=v_reset)
+        seen = told(node)
+        for x in 2 * torch.rand(5, 3, 4, requires_grad=True):
+            node(x)
+        before = torch.stack(seen.saved) + 0.6
+        fired = torch.stack(seen.spikes) > 0
+        assert fired.any()
+        assert {m.pre_reset for m in seen.membranes} == {v_reset is None}
+        if v_reset is None:
+            torch.testing.assert_close(seen.potentials, before)
+        else:
+            assert torch.equal(seen.potentials == 0, fired)
+            torch.testing.assert_close(seen.potentials[~fired], before[~fired])
+
+
+def test_of_a_sequence_the_potential_is_that_of_the_last_step_or_of_all_that_are_stored(told):
+    torch.manual_seed(0)
+    for stored in (False, True):
+        node = neuron.IFNode(v_reset=None, step_mode="m", store_v_seq=stored)
+        seen = told(node)
+        node(2 * torch.rand(5, 3, 4, requires_grad=True))
+        before = torch.stack(seen.saved) + 1
+        (membrane,) = seen.membranes
+        assert membrane.pre_reset
+        torch.testing.assert_close(membrane.potential, before if stored else before[-1])
+
+
+def test_counts_of_spikes_are_undone_as_counts(told):
+    node = neuron.ILIFNode(tau=2.0)
+    seen = told(node)
+    node(torch.tensor([[0.4, 1.2, 3.4]]))
+    assert seen.spikes[0].tolist() == [[0.0, 1.0, 3.0]]
+    torch.testing.assert_close(seen.potentials[0], torch.tensor([[0.4, 1.2, 3.4]]))
+
+
+@pytest.mark.parametrize(
+    ("node", "decay"),
+    [
+        (neuron.LIFNode(tau=4.0, decay_input=False), 0.75),
+        (neuron.LIFNode(tau=4.0), 0.75),
+        (neuron.ParametricLIFNode(init_tau=5.0, decay_input=False), 0.8),
+        (neuron.CUBALIFNode(c_decay=0.0, v_decay=0.3), 0.3),
+        (neuron.KLIFNode(tau=4.0, decay_input=False), 0.75),
+        (neuron.ComplementaryLIFNode(tau=4.0), 0.75),
+        (neuron.TernaryLIFNode(tau=5.0), 0.8),
+        (neuron.ILIFNode(tau=2.0), 0.5),
+        (neuron.IFNode(), None),
+    ],
+)
+def test_the_decay_is_what_a_charge_decays_by(dynamics, node, decay):
+    found = dynamics(node).decay
+    assert found == (None if decay is None else pytest.approx(decay))
+    charges = []
+    for x in (torch.full((1, 2), 0.2), torch.zeros(1, 2)):
+        node(x)
+        charges.append(node.v.flatten()[0].item())
+    assert charges[1] / charges[0] == pytest.approx(1.0 if decay is None else decay)
+
+
+def test_threshold_reset_surrogate_and_trainable_parameters_are_the_nodes_own(dynamics):
+    plain = dynamics(neuron.IFNode(v_threshold=0.7, surrogate_function=surrogate.ATan(alpha=3.0)))
+    assert (plain.threshold, plain.reset, plain.surrogate) == (0.7, "zero", "ATan(alpha=3)")
+    assert dynamics(neuron.LIFNode(v_reset=None)).reset == "subtract"
+    trained = neuron.ParametricLIFNode()
+    assert dynamics(trained).learnable == {"w": trained.w}
+    gated = neuron.GatedLIFNode(T=3, inplane=4, init_v_threshold=0.25)
+    assert dynamics(gated).threshold.flatten().tolist() == pytest.approx([0.25] * 4)
+    clamped = neuron.DSRIFNode(v_threshold=0.5)
+    with torch.no_grad():
+        clamped.v_threshold.fill_(-3.0)
+    assert dynamics(clamped).threshold == pytest.approx(0.01)
+    assert dynamics(neuron.PSN(T=2)).reset == "none"
+
+
+def test_surrogates_that_layers_share_are_left_alone(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Linear(6, 5), neuron.LIFNode(), layer.Linear(5, 4), neuron.LIFNode())
+    shared = net[1].surrogate_function
+    assert shared is net[3].surrogate_function
+    heard = listen(net)
+    assert not shared._forward_hooks
+    assert not shared._forward_pre_hooks
+    net(5 * torch.rand(3, 6))
+    assert heard.flush("1", "gradients")["n_sg"] == 15
+    assert heard.flush("3", "gradients")["n_sg"] == 12
+
+
+SEQUENCES = {
+    "GatedLIF": (lambda: neuron.GatedLIFNode(T=4), (2, 3, 3)),
+    "DSRIF": (lambda: neuron.DSRIFNode(T=4, v_threshold=1.0), (6,)),
+    "DSRLIF": (lambda: neuron.DSRLIFNode(T=4, v_threshold=0.1), (6,)),
+    "MaskedPSN": (lambda: neuron.MaskedPSN(k=2, T=4, step_mode="m"), (6,)),
+    "SlidingPSN": (lambda: neuron.SlidingPSN(k=2, step_mode="m"), (6,)),
+    "MPBNLIF": (lambda: neuron.MPBNLIFNode(out_features=6, step_mode="m"), (6,)),
+    "STBIF": (lambda: neuron.STBIFNode(0.5, level=8, step_mode="m"), (6,)),
+    "ILCIF": (lambda: neuron.ILCIFNode(act_dim=2, dec_pop_dim=3), (6,)),
+    "ILCCUBALIF": (lambda: neuron.ILCCUBALIFNode(act_dim=2, dec_pop_dim=3), (6,)),
+    "NoisyCUBALIF": (lambda: neuron.NoisyCUBALIFNode(num_node=6, T=4), (6,)),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_neurons_of_whole_sequences_are_counted_and_told_of(listen, told, dynamics, name):
+    torch.manual_seed(6)
+    make, shape = SEQUENCES[name]
+    node = make()
+    if name == "NoisyCUBALIF":
+        node.reset_noise(1)
+    heard, seen = listen(nn.Sequential(node)), told(node)
+    with torch.set_grad_enabled(name != "STBIF"):  # for inference only
+        node(3 * torch.rand(4, 5, *shape, requires_grad=True))
+    row = heard.flush("0", "spikes", "eval" if name == "STBIF" else "train")
+    (spikes,) = seen.spikes
+    assert row["n_obs"] == 4 * 5
+    assert row["n_neurons"] == torch.tensor(shape).prod()
+    assert row["n_spikes"] == spikes.count_nonzero() > 0
+    assert dynamics(node).reset in ("subtract", "zero", "none", None)
+    if seen.membranes[0] is not None:
+        assert seen.membranes[0].potential.shape in (spikes.shape, spikes.shape[1:])
