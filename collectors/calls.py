@@ -22,7 +22,8 @@ class Call:
         spikes: What the layer returned, with its graph. Never kept, never changed.
         values: The same, detached.
         axes: Where time and batch are in it.
-        time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown.
+        time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown, and
+            where no dear readings are due in the step.
         starts_sample: Whether a sample begins here.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
@@ -65,6 +66,7 @@ class Subject:
         library: How the layer's library is read.
         module: The layer, as long as it lives; None for a tap.
         tell: Stores, once, what the user should know of the layer.
+        spent: Takes note of seconds that went by outside of the layer's forward hook.
         dead: 1 where a neuron is dead as of the latest flush, else 0, [*neurons]; None without
             evidence.
     """
@@ -72,6 +74,7 @@ class Subject:
     library: Library
     module: Callable[[], nn.Module | None]
     tell: Callable[[str], None]
+    spent: Callable[[float], None]
     dead: Tensor | None = None
 
 

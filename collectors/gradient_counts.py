@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
+from time import perf_counter as time_now
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class GradientCounts:
     """Norms of the gradients that reach the spikes: in all, and at both ends of a sequence."""
 
     def __init__(self, subject: Subject) -> None:
-        del subject
+        self._subject = subject
         self._clear()
 
     def _clear(self) -> None:
@@ -50,6 +51,7 @@ class GradientCounts:
             self._awaited = True
 
     def _add_gradient(self, axis: int | None, time: int | None, gradient: Tensor) -> None:
+        began = time_now()
         gradient = gradient.detach()
         wide = None if gradient.dtype.itemsize >= 4 else torch.float32
         norm = torch.linalg.vector_norm
@@ -61,6 +63,7 @@ class GradientCounts:
         self._norms.append(norms)
         self._sizes.append(gradient.numel() // max(1, norms.numel()))
         self._times.append(time if axis is None else None)
+        self._subject.spent(time_now() - began)
 
     def flush(self) -> Counts | None:
         """Counters of ∂L/∂s in the table `gradients`."""

@@ -51,7 +51,7 @@ class SpikeObserver:
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._rejected = False
-        self._subject = Subject(found.library, self._module_if_read, self._tell)
+        self._subject = Subject(found.library, self._module_if_read, self._tell, self._spent)
         self._sites: dict[str, Sites] = {}  # by phase
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
         self._turn = Turn()
@@ -66,7 +66,8 @@ class SpikeObserver:
         if module is None or self._rejected or self._handles:
             return
         self._handles = [module.register_forward_hook(Hook(self._on_forward))]
-        if self._library.starts_sample is not unknown_start:
+        # A hook that takes keyword arguments costs ten times as much as one that does not.
+        if session.detailed and self._library.starts_sample is not unknown_start:
             before = Hook(self._before_forward)
             self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
 
@@ -91,6 +92,10 @@ class SpikeObserver:
     def _tell(self, message: str) -> None:
         if self._session is not None:
             self._session.note(self.layer.name, message)
+
+    def _spent(self, seconds: float) -> None:
+        if self._session is not None:
+            self._session.spent(seconds)
 
     # ------------------------------------------------------------------------------------ hooks
 
@@ -173,9 +178,11 @@ class SpikeObserver:
     def _number(
         self, session: Session, axes: Axes, phase: str, *, again: bool
     ) -> tuple[int | None, bool]:
-        """Time step of a call, and whether a sample starts with it."""
+        """Time step of a call, if this step is a detailed one; whether a sample starts with it."""
         if axes.time is not None:
             return 0, True
+        if not session.detailed:
+            return None, False
         starts, self._starts = self._starts, None
         clock = self._clocks.get((phase, again))
         if clock is None:

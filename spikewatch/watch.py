@@ -74,7 +74,7 @@ class Watch:
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
         self._root_hooks: list[Any] = []
-        self._listening = False  # whether the observers' hooks are on
+        self._listening = (False, False)  # whether the observers' hooks are on; all of them
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._clock: StepClock | None = None
         self._closed = False
@@ -298,17 +298,17 @@ class Watch:
         They are off between observed steps only where the root's own hooks tell of each forward
         pass. Where parts of a model are called by themselves, they stay on.
         """
-        if on == self._listening:
+        wanted = (on, on and self._session.detailed)
+        if wanted == self._listening:
             return
-        self._listening = on
+        self._listening = wanted
         for observer in self._observers:
+            observer.stop()
             if on:
                 observer.start(self._session)
-            else:
-                observer.stop()
 
     def _see_nothing(self) -> None:
-        if self._listening:
+        if self._listening[0]:
             self._session.note("", _BLIND, aloud=True)
         else:  # the root was called at first, and its parts are now
             self._root_is_called = False

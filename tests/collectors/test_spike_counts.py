@@ -20,7 +20,7 @@ class Counting:
 
     def __init__(self):
         library = Library("user", is_spiking=lambda *_: None)
-        self._counts = SpikeCounts(Subject(library, lambda: None, lambda _: None))
+        self._counts = SpikeCounts(Subject(library, lambda: None, lambda _: None, lambda _: None))
 
     def add(self, spikes, axes="B*"):
         where = Axes.parse(axes, rank=spikes.dim())
