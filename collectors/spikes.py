@@ -153,10 +153,7 @@ class SpikeObserver:
             return
         axes = self._axes_of(module, spikes)
         phase, again = session.phase(), in_recomputation()
-        number, starts = self._number(session, axes, phase, again=again)
-        probed = session.detailed and (
-            axes.time is not None or number is None or self._turn.takes(number)
-        )
+        number, starts, probed = self._number(session, axes, phase, again=again)
         call = Call(
             spikes=spikes,
             values=spikes.detach(),
@@ -177,17 +174,18 @@ class SpikeObserver:
 
     def _number(
         self, session: Session, axes: Axes, phase: str, *, again: bool
-    ) -> tuple[int | None, bool]:
-        """Time step of a call, if this step is a detailed one; whether a sample starts with it."""
+    ) -> tuple[int | None, bool, bool]:
+        """Time step of a call; whether a sample starts with it; whether its turn has come."""
         if axes.time is not None:
-            return 0, True
+            return 0, True, session.detailed
         if not session.detailed:
-            return None, False
+            return None, False, False
         starts, self._starts = self._starts, None
         clock = self._clocks.get((phase, again))
         if clock is None:
             clock = self._clocks[phase, again] = TimeSteps()
-        return clock.next(None if again else starts, forward=session.n_forwards)
+        number, starts = clock.next(None if again else starts, forward=session.n_forwards)
+        return number, starts, self._turn.takes(clock.longest - 1 if number is None else number)
 
     def _confirm_site(self, suffix: str) -> None:
         if self._session is not None:
