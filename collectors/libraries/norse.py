@@ -1,14 +1,25 @@
 """Norse 1.1: cells, and the modules that loop over time.
 
-* Recognised by the bases in `norse.torch.module.snn`, whose parameters `p` have a threshold: leaky
-  integrators (`LI`, `LICell`, `LIBoxCell`) share the bases and have none.
+* Recognised by the bases in `norse.torch.module.snn`, whose parameters `p` (or a part of them, in
+  refractory neurons) have a threshold: leaky integrators (`LI`, `LICell`, `LIBoxCell`) share the
+  bases and have none.
 * Returns `(spikes, state)`. A cell is called for each time step, [B, *]; `SNN` and `SNNRecurrent`
   get the sequence, [T, B, *].
+* A sample starts where a cell is called without a state, or with a fresh one.
+* Decays by 1 − Δt/τ (Norse integrates by Euler's method); neurons with an exponential term, and
+  those without a leak, have no single factor.
+* The state holds the potential after the reset. Parameters are rarely trainable; those that are
+  stand in `p`, not in the module.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from ..library import Library, qualified_names
+from ..library import Dynamics, Library, Membrane, Number, first_tensor, qualified_names
+from .reading import argument, is_fresh, plain, with_numbers
 
 
 _MODULE = "norse.torch.module.snn."
@@ -19,11 +30,76 @@ _SEQUENCES = {_MODULE + name for name in ("SNN", "SNNRecurrent")}
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
     if not (_CELLS | _SEQUENCES).intersection(names):
         return None
-    return hasattr(getattr(module, "p", None), "v_th")
+    return _with("v_th", getattr(module, "p", None)) is not None
+
+
+def _with(field: str, values: Any) -> Any:
+    """The named tuple that has the field: itself, or the first within it; None if there is none."""
+    if hasattr(values, field):
+        return values
+    parts = values if isinstance(values, tuple) else ()
+    return next((part for part in parts if hasattr(part, field)), None)
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     return "TB*" if _SEQUENCES.intersection(qualified_names(type(module))) else "B*"
 
 
-LIBRARY = Library("norse", is_spiking=_is_spiking, axes=_axes)
+def _starts_sample(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> bool | None:
+    state = argument(module, args, kwargs, "state")
+    if state is None:
+        return True
+    held = _with("v", state)
+    drive = argument(module, args, kwargs, "input_tensor")
+    return is_fresh(held.v, drive=drive) if held is not None else False
+
+
+def _dynamics(module: nn.Module) -> Dynamics:
+    p = _with("v_th", getattr(module, "p", None))
+    reset = getattr(getattr(p, "reset_method", None), "__name__", "")
+    return Dynamics(
+        threshold=plain(p.v_th),
+        decay=_decay(p, getattr(module, "dt", None)),
+        reset="subtract" if "subtract" in reset else "zero",
+        surrogate=with_numbers(p.method, {"alpha": p.alpha}) if hasattr(p, "method") else "",
+        learnable={
+            name: value
+            for name, value in zip(getattr(p, "_fields", ()), p, strict=False)
+            if isinstance(value, nn.Parameter) and value.requires_grad
+        },
+    )
+
+
+def _decay(p: Any, dt: float | None) -> Number | None:
+    if dt is None or not hasattr(p, "tau_mem_inv") or hasattr(p, "delta_T"):
+        return None
+    return 1 - dt * plain(p.tau_mem_inv)
+
+
+def _membrane(module: nn.Module, output: Any) -> Membrane | None:
+    spikes, state = first_tensor(output), output[1] if isinstance(output, tuple) else None
+    held = _with("v", state)
+    if spikes is None or held is None or spikes.is_sparse:
+        return None
+    v, spikes = held.v.detach(), spikes.detach()
+    if v.shape == spikes.shape[1:]:
+        spikes = spikes[-1]
+    if v.shape != spikes.shape:
+        return None
+    told = _dynamics(module)
+    if told.reset != "subtract":
+        return Membrane(v, pre_reset=False)
+    return Membrane(torch.addcmul(v, spikes, torch.as_tensor(told.threshold).to(v)), pre_reset=True)
+
+
+LIBRARY = Library(
+    "norse",
+    is_spiking=_is_spiking,
+    axes=_axes,
+    starts_sample=_starts_sample,
+    dynamics=_dynamics,
+    membrane=_membrane,
+    saved="u-theta",
+)

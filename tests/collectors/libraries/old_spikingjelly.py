@@ -82,4 +82,5 @@ def train(net: nn.Module, *, whole: bool) -> dict[str, object]:
 
 
 torch.manual_seed(0)
-print(json.dumps([train(make(whole=whole), whole=whole) for whole in (False, True)]))
+figures = [train(make(whole=whole), whole=whole) for whole in (False, True)]
+print(json.dumps(figures))  # noqa: T201
