@@ -1,0 +1,1 @@
+"""What watching costs, spikewatch's and its rivals': `python -m benchmarks.overhead`."""
