@@ -20,8 +20,8 @@ class Call:
 
     Attributes:
         spikes: What the layer returned, with its graph. Never kept, never changed.
-        values: The same, detached.
-        axes: Where time and batch are in it.
+        values: The same, detached; unfolded, where the layer folds time and batch into one axis.
+        axes: Where time and batch are in the values.
         time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown, and
             where no dear readings are due in the step.
         starts_sample: Whether a sample begins here.
@@ -33,6 +33,7 @@ class Call:
         nodes: The surrogate's nodes behind the spikes; [] where not probed, or without a graph.
         module: The layer; None for a tap.
         output: All that the layer returned.
+        unfold: What made the values' shape of the spikes'.
     """
 
     spikes: Tensor
@@ -46,6 +47,7 @@ class Call:
     nodes: list[Any] = field(default_factory=list)
     module: nn.Module | None = None
     output: Any = None
+    unfold: Callable[[Tensor], Tensor] | None = None
 
     @property
     def neuron_shape(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter as time_now
 
@@ -46,13 +46,19 @@ class GradientCounts:
         which change the spikes in place.
         """
         if call.spikes.requires_grad:
-            body = partial(self._add_gradient, call.axes.time, call.time)
+            body = partial(self._add_gradient, call.axes.time, call.time, call.unfold)
             call.spikes.register_hook(Hook(body))
             self._awaited = True
 
-    def _add_gradient(self, axis: int | None, time: int | None, gradient: Tensor) -> None:
+    def _add_gradient(
+        self,
+        axis: int | None,
+        time: int | None,
+        unfold: Callable[[Tensor], Tensor] | None,
+        gradient: Tensor,
+    ) -> None:
         began = time_now()
-        gradient = gradient.detach()
+        gradient = gradient.detach() if unfold is None else unfold(gradient.detach())
         wide = None if gradient.dtype.itemsize >= 4 else torch.float32
         norm = torch.linalg.vector_norm
         if axis is None:

@@ -94,6 +94,8 @@ class Library:
             classes along its MRO; None where the library does not know the class.
         spikes: Takes the spikes out of what the layer's forward returns.
         axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
+        unfold: Makes a view of it in which time and batch have axes of their own, for layers that
+            fold them into one; `axes` then tells of the view.
         starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
             this call is the first time step of a new sample; None where the layer does not tell.
         dynamics: Threshold, decay, reset, surrogate and trainable parameters now.
@@ -103,12 +105,14 @@ class Library:
             something else. Checked against the spikes before it is used.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
         spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
+        note: What the user should know of how such layers are watched; `attach()` prints it.
     """
 
     name: str
     is_spiking: Callable[[nn.Module, list[str]], bool | None]
     spikes: Callable[[Any], Tensor | None] = first_tensor
     axes: Callable[[nn.Module, Tensor], str] = step_axes
+    unfold: Callable[[nn.Module, Tensor], Tensor] | None = None
     starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], bool | None] = (
         unknown_start
     )
@@ -117,6 +121,7 @@ class Library:
     saved: Literal["u-theta", "u", "other"] = "u-theta"
     amplitude: str | None = None
     spike_times: bool = False
+    note: str = ""
 
 
 def qualified_names(cls: type) -> list[str]:

@@ -76,7 +76,7 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
     for library in libraries:
         known = library.is_spiking(module, names)
         if known is not None:
-            return Found(name, module, library, "spiking") if known else None
+            return Found(name, module, library, "spiking", library.note) if known else None
     if type(module).__module__.startswith("torch."):
         return None
     if _has_any(module, _THRESHOLDS) and (_has_any(module, _STATES) or _takes_state(module)):

@@ -4,6 +4,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -151,21 +152,27 @@ class SpikeObserver:
     ) -> None:
         if not self._candidate.sure and not self._decide(session, args, spikes):
             return
-        axes = self._axes_of(module, spikes)
+        library, values, unfold = self._library, spikes.detach(), None
+        if module is not None and library.unfold is not None:
+            unfold = partial(library.unfold, module)
+            values = unfold(values)
+        axes = self._axes_of(module, spikes, rank=values.dim())
         phase, again = session.phase(), in_recomputation()
         number, starts, probed = self._number(session, axes, phase, again=again)
+        has_slope = probed and spikes.requires_grad and not library.spike_times
         call = Call(
             spikes=spikes,
-            values=spikes.detach(),
+            values=values,
             axes=axes,
             time=number,
             starts_sample=starts,
             again=again,
             probed=probed,
             pick=self._turn.pick if axes.time is not None else None,
-            nodes=surrogate_nodes(spikes) if probed and spikes.requires_grad else [],
+            nodes=surrogate_nodes(spikes) if has_slope else [],
             module=module,
             output=output,
+            unfold=unfold,
         )
         sites = self._sites.get(phase)
         if sites is None:
@@ -192,14 +199,14 @@ class SpikeObserver:
             name, note = self.layer.name + suffix, f"{self.layer.name!r} at another site"
             self._session.confirm(replace(self.layer, name=name, note=note))
 
-    def _axes_of(self, module: nn.Module | None, spikes: Tensor) -> Axes:
+    def _axes_of(self, module: nn.Module | None, spikes: Tensor, *, rank: int) -> Axes:
         if module is not None and self._library.name != "user":
             written = self._library.axes(module, spikes)
         else:
             if not self._axes and spikes.requires_grad and (nodes := surrogate_nodes(spikes)):
                 self._axes = infer_axes(spikes, nodes)
             written = self._axes or "B*"
-        return Axes.parse(written, rank=spikes.dim())
+        return Axes.parse(written, rank=rank)
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []

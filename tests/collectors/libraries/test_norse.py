@@ -163,8 +163,12 @@ def test_refractory_neurons_are_found_and_stay_silent_for_their_time(listen, tol
     heard, seen, state = listen(nn.Sequential(cell)), told(cell), None
     for _ in range(30):
         _, state = cell(torch.full((1, 2), 20.0, requires_grad=True), state)
-    spikes = torch.stack(seen.spikes)
-    assert heard.flush("0", "spikes")["n_spikes"] == spikes.sum() > 2
+    tables, spikes = heard.tables("0"), torch.stack(seen.spikes)
+    assert tables["spikes"]["n_spikes"] == spikes.sum() > 2
     times = spikes[:, 0, 0].nonzero().flatten()
     assert times.diff().min() > 5
     assert {m.pre_reset for m in seen.membranes} == {False}
+    # The gate of the refractory time is a Function as well, and none of the spike's.
+    at_spikes = 1 / (1 + torch.stack(seen.saved).abs()).square()
+    assert tables["gradients"]["n_sg"] == 60
+    assert tables["gradients"]["sum_sg"] == pytest.approx(at_spikes.sum().item(), rel=1e-5)

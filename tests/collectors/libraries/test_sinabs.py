@@ -3,6 +3,7 @@
 import pytest
 import torch
 from sinabs import layers
+from sinabs.activation import MembraneReset, MembraneSubtract
 from torch import nn
 
 
@@ -31,3 +32,111 @@ def test_the_slope_is_read_at_every_step(listen):
 
 def test_layers_that_do_not_spike_are_left_out(listen):
     assert list(listen(nn.Sequential(layers.ExpLeak(10.0), layers.LIF(10.0))).observers) == ["1"]
+
+
+def test_the_squeezed_axis_is_unfolded_in_time(listen, told):
+    torch.manual_seed(2)
+    neuron = layers.LIFSqueeze(tau_mem=10.0, num_timesteps=6)
+    net = nn.Sequential(nn.Linear(4, 5), neuron)
+    heard, seen = listen(net), told(neuron)
+    x = 20 * torch.rand(3, 6, 4)
+    out = net(x.flatten(0, 1))
+    gradient = torch.rand_like(out)
+    out.backward(gradient)
+    tables = heard.tables("1")
+    assert (tables["spikes"]["n_obs"], tables["spikes"]["n_neurons"]) == (18, 5)
+    assert tables["gradients"]["n_sg"] == 90
+    steps = gradient.unflatten(0, (3, 6)).square().sum((0, 2))
+    assert tables["gradients"]["sum_sq_grad_first"] == pytest.approx(steps[0].item(), rel=1e-5)
+    assert tables["gradients"]["sum_sq_grad_last"] == pytest.approx(steps[-1].item(), rel=1e-5)
+    assert seen.membranes[0].potential.shape == (3, 5)
+
+
+class Gesture(nn.Module):
+    """A little convolutional network, as in the sinabs tutorials."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.iaf = nn.Conv2d(2, 3, 3), layers.IAFSqueeze(batch_size=2, min_v_mem=-1.0)
+        self.pool, self.flat = nn.AvgPool2d(2), nn.Flatten()
+        self.fc, self.lif = (
+            nn.Linear(12, 4),
+            layers.LIFSqueeze(tau_mem=5.0, norm_input=False, batch_size=2),
+        )
+
+    def forward(self, x):
+        return self.lif(self.fc(self.flat(self.pool(self.iaf(self.conv(x))))))
+
+
+def test_a_training_in_the_tutorials_style_is_counted(listen, told):
+    torch.manual_seed(3)
+    net = Gesture()
+    nn.init.uniform_(net.conv.weight, -0.1, 0.3)
+    nn.init.uniform_(net.fc.weight, -0.2, 0.5)
+    heard, seen = listen(net), told(net.lif)
+    assert list(heard.observers) == ["iaf", "lif"]
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        out = net(torch.rand(2 * 5, 2, 6, 6)).unflatten(0, (2, 5))
+        nn.functional.cross_entropy(out.sum(1), torch.tensor([0, 3])).backward()
+        optimizer.step()
+        for neuron in (net.iaf, net.lif):
+            neuron.reset_states()
+            neuron.zero_grad()
+    conv, out = heard.tables("iaf"), heard.tables("lif")
+    spikes = torch.cat(seen.spikes)
+    assert (conv["spikes"]["n_obs"], conv["spikes"]["n_neurons"]) == (2 * 2 * 5, 3 * 4 * 4)
+    assert out["spikes"]["n_obs"] == 20
+    assert out["spikes"]["n_spikes"] == spikes.count_nonzero() > 0
+    assert out["spikes"]["sum_abs_spike"] == spikes.sum()
+    slopes = 2 * torch.exp(-2 * (torch.stack(seen.saved) - 1).abs())  # SingleExponential, θ = 1
+    assert out["gradients"]["sum_sg"] == pytest.approx(slopes.sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("reset", "name"), [(MembraneSubtract(), "subtract"), (MembraneReset(), "zero")]
+)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_reset_by_subtraction_is_undone_and_one_to_a_value_is_not(
+    told, dynamics, reset, name, recorded
+):
+    torch.manual_seed(4)
+    neuron = layers.LIF(tau_mem=4.0, spike_threshold=0.5, reset_fn=reset, record_states=recorded)
+    seen = told(neuron)
+    neuron(6 * torch.rand(2, 5, 3, requires_grad=True))
+    (membrane,), (spikes,) = seen.membranes, seen.spikes
+    before = torch.stack(seen.saved, 1)
+    if not recorded:
+        before, spikes = before[:, -1], spikes[:, -1]
+    assert spikes.max() > 1  # several in one step
+    assert membrane.pre_reset == (name == "subtract")
+    expected = before if membrane.pre_reset else before * (spikes == 0)
+    torch.testing.assert_close(membrane.potential, expected)
+    assert dynamics(neuron).reset == name
+
+
+def test_parameters_are_the_neurons_own(dynamics):
+    plain = layers.LIF(tau_mem=torch.tensor([10.0, 20.0]), spike_threshold=0.5)
+    found = dynamics(plain)
+    assert found.threshold == 0.5
+    torch.testing.assert_close(found.decay, torch.tensor([-0.1, -0.05]).exp())
+    torch.testing.assert_close(found.decay, plain.alpha_mem_calculated)
+    assert found.surrogate == "SingleExponential(grad_width=0.5, grad_scale=1)"
+    assert found.learnable == {"tau_mem": plain.tau_mem}
+    trained = layers.LIF(tau_mem=10.0, train_alphas=True)
+    assert dynamics(trained).decay == pytest.approx(0.904837, rel=1e-5)
+    assert dynamics(trained).learnable == {"alpha_mem": trained.alpha_mem}
+    assert dynamics(layers.IAF()).decay is None
+    adaptive = layers.ALIF(tau_mem=10.0, tau_adapt=10.0, spike_threshold=0.5)
+    assert dynamics(adaptive).threshold == 0.5
+    adaptive(5 * torch.rand(2, 3, 4))
+    assert dynamics(adaptive).threshold.shape == (2, 4)
+
+
+def test_a_pulse_decays_as_told(dynamics):
+    neuron = layers.LIF(tau_mem=5.0, record_states=True, norm_input=False)
+    pulse = torch.tensor([0.5, 0.0, 0.0]).reshape(1, 3, 1)
+    neuron(pulse)
+    v = neuron.recordings["v_mem"].flatten()
+    assert (v[1] / v[0]).item() == pytest.approx(dynamics(neuron).decay.item())
