@@ -7,12 +7,15 @@ along the method resolution order.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from spikewatch.errors import AttachError
 
+
+_NAMED = "The entry point of the group spikewatch.libraries"
 Number = Tensor | float
 Reset = Literal["subtract", "zero", "none"]
 
@@ -130,5 +133,20 @@ def qualified_names(cls: type) -> list[str]:
 
 
 def load_libraries() -> list[Library]:
-    """The libraries known here, ours and third parties'."""
-    return [e.load() for e in entry_points(group="spikewatch.libraries")]
+    """The libraries known here, third parties' first: they may know a class of ours better."""
+    found = entry_points(group="spikewatch.libraries")
+    return [_load(e) for e in sorted(found, key=lambda e: e.value.startswith("spikewatch."))]
+
+
+def _load(entry: EntryPoint) -> Library:
+    try:
+        library = entry.load()
+    except Exception as error:
+        what = f"{_NAMED} {entry.name!r} ({entry.value}) did not load"
+        raise AttachError(f"{what}. {type(error).__name__}: {error}") from error
+    if not isinstance(library, Library):
+        raise AttachError(
+            f"{_NAMED} {entry.name!r} ({entry.value}) is a {type(library).__name__}. It must name "
+            "an instance of spikewatch.collectors.library.Library."
+        )
+    return library

@@ -15,14 +15,10 @@ from torch import nn
 
 from spikewatch.layers import Kind
 
+from .libraries import user
 from .library import Library, load_libraries, qualified_names
 
 
-_THRESHOLDS = (
-    "threshold", "v_threshold", "spike_threshold", "thresh", "_threshold", "v_th", "V_th", "vth",
-)  # fmt: skip
-_STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
-_USER = Library("user", is_spiking=lambda module, names: None)  # noqa: ARG005
 _WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
@@ -61,7 +57,7 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
         if any(_inside(name, f.name) for f in found if f.kind == "spiking"):
             continue  # a part of a neuron: its surrogate, its inner recurrent layer
         if name in named:
-            found.append(Found(name, module, _USER, "spiking", "named by hand", named[name]))
+            found.append(Found(name, module, user.LIBRARY, "spiking", "named by hand", named[name]))
         elif (hit := _recognise(name, module, libraries)) is not None:
             found.append(hit)
     return found
@@ -79,11 +75,12 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
             return Found(name, module, library, "spiking", library.note) if known else None
     if type(module).__module__.startswith("torch."):
         return None
-    if _has_any(module, _THRESHOLDS) and (_has_any(module, _STATES) or _takes_state(module)):
-        return Found(name, module, _USER, "spiking", "has a threshold and a state")
+    keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
+    if keeps_state and _has_any(module, user.THRESHOLDS):
+        return Found(name, module, user.LIBRARY, "spiking", "has a threshold and a state")
     if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reaches_function(module):
         note = "custom autograd function; the first forward pass decides"
-        return Found(name, module, _USER, "candidate", note)
+        return Found(name, module, user.LIBRARY, "candidate", note)
     return None
 
 
@@ -91,13 +88,6 @@ def _has_any(module: nn.Module, attributes: tuple[str, ...]) -> bool:
     # Not hasattr: a property of the user may compute something, or raise.
     places = (vars(module), module._parameters, module._buffers)
     return any(a in place for a in attributes for place in places)
-
-
-def _takes_state(module: nn.Module) -> bool:
-    code = getattr(type(module).forward, "__code__", None)
-    return code is not None and bool(
-        set(_STATES).intersection(code.co_varnames[: code.co_argcount])
-    )
 
 
 def reaches_function(module: nn.Module, *, depth: int = 4) -> bool:

@@ -1,0 +1,117 @@
+"""Neurons that users write themselves, read by the names that such code gives its attributes.
+
+* Recognised elsewhere (`recognise.py`): by a threshold and a state, by the autograd graph, by hand.
+* A sample starts where the state, kept as an attribute or passed to `forward`, is fresh.
+* Only attributes, buffers and parameters are read, never properties: those may compute or raise.
+  A τ tells of no decay: some use 1 − 1/τ, others exp(−1/τ).
+* Whether a state is the potential before the reset is not known, so it is not said to be.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from .reading import argument, is_fresh, learnable, plain, surrogate_name
+
+
+THRESHOLDS = (
+    "threshold", "v_threshold", "spike_threshold", "thresh", "_threshold", "v_th", "V_th", "vth",
+)  # fmt: skip
+STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
+_DECAYS = ("decay", "mem_decay", "v_decay", "beta")
+_SURROGATES = (
+    "surrogate",
+    "surrogate_function",
+    "spike_grad",
+    "surrogate_fn",
+    "act_fun",
+    "spike_fn",
+)
+_RESETS = ("reset_mechanism", "reset_mode", "reset")
+_RESET_WORDS: dict[str, Reset] = {
+    "subtract": "subtract", "soft": "subtract", "zero": "zero", "hard": "zero", "none": "none",
+}  # fmt: skip
+_WEIGHTS = ("weight", "bias")
+
+
+def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
+    """What the module itself holds under these names, in their order."""
+    places = (vars(module), module._parameters, module._buffers)
+    yield from (place[name] for name in names for place in places if name in place)
+
+
+def _starts_sample(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> bool | None:
+    drive = args[0] if args else next(iter(kwargs.values()), None)
+    takes = _states_taken(module)
+    for name in takes:
+        passed = argument(module, args, kwargs, name)
+        if passed is not None:
+            return is_fresh(passed, drive=drive)
+    kept = [*_own(module, STATES)]
+    if kept:
+        return is_fresh(kept[0], drive=drive)
+    return True if takes else None  # it was called without the state that it takes
+
+
+def takes_state(module: nn.Module) -> bool:
+    """Whether a state, or what is named so, is a parameter of the module's forward."""
+    return bool(set(STATES).intersection(_forward_names(module)))
+
+
+def _states_taken(module: nn.Module) -> list[str]:
+    taken = _forward_names(module)[1:]  # the first one is the input, which some call v or u
+    return [name for name in STATES if name in taken]
+
+
+def _forward_names(module: nn.Module) -> tuple[str, ...]:
+    code = getattr(type(module).forward, "__code__", None)
+    return code.co_varnames[1 : code.co_argcount] if code is not None else ()
+
+
+def _dynamics(module: nn.Module) -> Dynamics:
+    words = [w for w in _own(module, _RESETS) if isinstance(w, str)]
+    return Dynamics(
+        threshold=next((plain(t) for t in _own(module, THRESHOLDS) if _is_number(t)), None),
+        decay=next((plain(d) for d in _own(module, _DECAYS) if _is_decay(d)), None),
+        reset=_RESET_WORDS.get(words[0]) if words else None,
+        surrogate=next((surrogate_name(s) for s in _surrogates(module)), ""),
+        learnable=learnable(module, besides=_WEIGHTS),
+    )
+
+
+def _surrogates(module: nn.Module) -> Iterator[Any]:
+    yield from (s for s in _own(module, _SURROGATES) if s is not None)
+    yield from (module._modules[n] for n in _SURROGATES if module._modules.get(n) is not None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor | int | float) and not isinstance(value, bool)
+
+
+def _is_decay(value: Number | Any) -> bool:
+    # β names the sharpness of a surrogate as well; a plain number above 1 is that.
+    return isinstance(value, Tensor) or (_is_number(value) and 0 <= value <= 1)
+
+
+def _membrane(module: nn.Module, output: Any) -> Membrane | None:
+    spikes = first_tensor(output)
+    returned = output[1] if isinstance(output, tuple | list) and len(output) > 1 else None
+    held = returned if _states_taken(module) else next(_own(module, STATES), None)
+    if spikes is None or not isinstance(held, Tensor):
+        return None
+    if held.shape != spikes.shape and held.shape != spikes.shape[1:]:
+        return None
+    return Membrane(held.detach(), pre_reset=False)
+
+
+LIBRARY = Library(
+    "user",
+    is_spiking=lambda module, names: None,  # noqa: ARG005
+    starts_sample=_starts_sample,
+    dynamics=_dynamics,
+    membrane=_membrane,
+)
