@@ -27,12 +27,15 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 INPUTS = ("pyproject.toml", "constraints.txt", "requirements-libraries.txt")
-# SNN libraries that go beside nothing else: old versions in folders of their own, and one that says
-# it wants an older Python and works with this one.
+# SNN libraries in folders of their own: old versions of one that is installed, and one that brings
+# a package `tests`, and says that it wants an older Python than it works with.
 APART = {
     "spikingjelly==0.0.0.0.14": ["--target", str(VENV / "spikingjelly-0.0.0.0.14"), "--upgrade"],
     "spikingjelly==0.0.0.0.12": ["--target", str(VENV / "spikingjelly-0.0.0.0.12"), "--upgrade"],
-    "lava-dl==0.6.0": ["--ignore-requires-python"],
+    "lava-dl==0.6.0": [
+        *("--target", str(VENV / "lava-dl-0.6.0"), "--upgrade"),
+        "--ignore-requires-python",
+    ],
 }
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MIN_PYTHON = (3, 11)
