@@ -18,6 +18,10 @@ class Hook:
 
     __slots__ = ("_body",)
 
+    # As `torch.utils.hooks.unserializable_hook` sets it: that a tensor of the user's is copied while
+    # a hook waits on it, as rockpool does in each call, is no cause for a warning.
+    __torch_unserializable__ = True
+
     def __init__(self, body: Callable[..., None] | None = None) -> None:
         self._body = body
 

@@ -1,0 +1,110 @@
+"""BrainCog 0.2: nodes that are called for each time step, or fold time into the batch.
+
+* Recognised by `BaseNode` and `BaseMCNode` (several compartments).
+* Returns the spikes alone. Called for each time step, [B, *]; with `layer_by_layer` it gets all of
+  them, [T·B, *], and with `n_groups` as channels, [B, C·T, *], where T is the node's `step`.
+* A sample starts where the membrane potential is a number again, or None: after `n_reset`.
+* Decays by 1 − 1/τ, or by 1 − Δt/τ, or by 1 − sigmoid(w)·Δt where that is trained.
+* `mem` is the potential after the reset, which sets it to a value.
+* Left out: `ReLUNode` and `BiasReLUNode`, which make no spikes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..library import Dynamics, Library, Membrane, Number, first_tensor
+from .reading import learnable, plain, short_names, surrogate_name
+
+
+_MODULE = "braincog.base.node.node."
+_BASES = {_MODULE + "BaseNode", _MODULE + "BaseMCNode"}
+_REAL_VALUED = {"ReLUNode", "BiasReLUNode"}
+# The others take the parameter as it is, whatever `sigmoid_thres` says.
+_SIGMOID_THRESHOLD = {"IFNode", "BiasLIFNode", "PLIFNode", "BiasPLIFNode", "IzhNode", "DGLIFNode"}
+_WITHOUT_TIME_STEP = {"LIAFNode", "OnlineLIFNode", "LIFNode"}
+_WITH_TIME_STEP = {"NoiseLIFNode", "BiasLIFNode", "DGLIFNode"}
+
+
+def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
+    if not _BASES.intersection(names):
+        return None
+    return not _REAL_VALUED & short_names(module)
+
+
+def _unfold(module: Any, spikes: Tensor) -> Tensor:
+    if getattr(module, "groups", 1) != 1:
+        return spikes.unflatten(1, (-1, module.step)).movedim(2, 0)
+    if getattr(module, "layer_by_layer", False):
+        return spikes.unflatten(0, (module.step, -1))
+    return spikes
+
+
+def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
+    return "TB*" if _is_folded(module) else "B*"
+
+
+def _is_folded(module: nn.Module) -> bool:
+    return bool(getattr(module, "layer_by_layer", False)) or getattr(module, "groups", 1) != 1
+
+
+def _starts_sample(
+    module: nn.Module,
+    args: tuple[Any, ...],  # noqa: ARG001
+    kwargs: Mapping[str, Any],  # noqa: ARG001
+) -> bool | None:
+    return not isinstance(_potential(module), Tensor)
+
+
+def _potential(module: nn.Module) -> Any:
+    compartments = getattr(module, "mems", None)
+    return compartments.get("soma") if compartments else getattr(module, "mem", None)
+
+
+def _dynamics(module: nn.Module) -> Dynamics:
+    kinds, threshold = short_names(module), plain(getattr(module, "threshold", None))
+    if getattr(module, "sigmoid_thres", False) and kinds & _SIGMOID_THRESHOLD:
+        threshold = threshold.sigmoid()
+    return Dynamics(
+        threshold=threshold,
+        decay=_decay(module, kinds),
+        reset="zero",
+        surrogate=surrogate_name(getattr(module, "act_fun", None)),
+        learnable=learnable(module),
+    )
+
+
+def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
+    if kinds & {"PLIFNode", "BiasPLIFNode"}:
+        return 1 - plain(module.w).sigmoid() * module.dt
+    if "LIFSTDPNode" in kinds:
+        return plain(module.tau)
+    if "BackEINode" in kinds:
+        return module.decay
+    tau = plain(getattr(module, "tau", None))
+    if tau is None:
+        return None
+    if kinds & _WITH_TIME_STEP:
+        return 1 - module.dt / tau
+    return 1 - 1 / tau if kinds & (_WITHOUT_TIME_STEP | {"ThreeCompNode"}) else None
+
+
+def _membrane(module: nn.Module, output: Any) -> Membrane | None:
+    spikes, mem = first_tensor(output), _potential(module)
+    if spikes is None or not isinstance(mem, Tensor):
+        return None
+    shape = _unfold(module, spikes).shape[_is_folded(module) :]
+    return Membrane(mem.detach(), pre_reset=False) if mem.shape == shape else None
+
+
+LIBRARY = Library(
+    "braincog",
+    is_spiking=_is_spiking,
+    axes=_axes,
+    unfold=_unfold,
+    starts_sample=_starts_sample,
+    dynamics=_dynamics,
+    membrane=_membrane,
+    saved="u-theta",
+)
