@@ -18,7 +18,7 @@ class Hook:
 
     __slots__ = ("_body",)
 
-    # As `torch.utils.hooks.unserializable_hook` sets it: that a tensor of the user's is copied while
+    # As `torch.utils.hooks.unserializable_hook` sets it: that a tensor of the user is copied while
     # a hook waits on it, as rockpool does in each call, is no cause for a warning.
     __torch_unserializable__ = True
 
