@@ -20,7 +20,8 @@ class Call:
 
     Attributes:
         spikes: What the layer returned, with its graph. Never kept, never changed.
-        values: The same, detached; unfolded, where the layer folds time and batch into one axis.
+        values: The same, detached; unfolded, where the layer folds time and batch into one axis; 1
+            where a neuron fired and else 0, where the layer returns times of spikes.
         axes: Where time and batch are in the values.
         time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown, and
             where no dear readings are due in the step.

@@ -23,7 +23,10 @@ _SHORT = {name.rpartition(".")[2]: axes for name, axes in _AXES.items()}
 
 
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: ARG001
-    return True if any(n in _AXES for n in names) else None
+    if any(n in _AXES for n in names):
+        return True
+    # The others have autograd functions as well, whose outputs are not one spike for each neuron.
+    return False if any(n.startswith("exact_snn.") for n in names) else None
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
