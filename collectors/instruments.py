@@ -11,6 +11,7 @@ from spikewatch.observing import Counts
 
 from .amplitudes import AmplitudeReader
 from .calls import Call, Subject
+from .first_spikes import FirstSpikes
 from .gradient_counts import GradientCounts
 from .spike_counts import SpikeCounts
 from .surrogate_counts import SurrogateCounts
@@ -33,5 +34,6 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
     SpikeCounts,
     SurrogateCounts,
     GradientCounts,
+    FirstSpikes,
     AmplitudeReader,
 )

@@ -9,10 +9,11 @@ from .declare import KEYS, Counter, Metric, Table
 from .gradients import GRADIENTS
 from .records import RECORDS
 from .spikes import SPIKES
+from .timing import TIMING
 from .weights import WEIGHTS
 
 
-TABLES: dict[str, Table] = {t.name: t for t in (SPIKES, GRADIENTS, AMPLITUDES, WEIGHTS)}
+TABLES: dict[str, Table] = {t.name: t for t in (SPIKES, TIMING, GRADIENTS, AMPLITUDES, WEIGHTS)}
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}
 
 _names = [name for t in TABLES.values() for name in t.schema if name not in KEYS]
