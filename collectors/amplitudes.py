@@ -50,6 +50,7 @@ def _read(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram
         counters |= {
             "n_amplitudes": amplitude.numel(),
             "sum_amplitude": amplitude.sum(),
+            "sum_sq_amplitude": amplitude.square().sum(),
             "amplitude_min": amplitude.min(),
             "amplitude_max": amplitude.max(),
             "n_amplitudes_out": amplitude.numel() - healthy.sum(),

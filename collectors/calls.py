@@ -56,6 +56,11 @@ class Call:
         return self.axes.neurons(self.values.shape)
 
     @property
+    def detailed(self) -> bool:
+        """Whether the step of this call is one that has the dear readings."""
+        return self.probed or (self.axes.time is None and self.time is not None)
+
+    @property
     def n_steps(self) -> int:
         """Time steps in this call."""
         return 1 if self.axes.time is None else self.values.shape[self.axes.time]

@@ -11,6 +11,7 @@ from spikewatch.observing import Counts
 
 from .amplitudes import AmplitudeReader
 from .calls import Call, Subject
+from .dynamics import DynamicsReader
 from .first_spikes import FirstSpikes
 from .gradient_counts import GradientCounts
 from .spike_counts import SpikeCounts
@@ -35,5 +36,6 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
     SurrogateCounts,
     GradientCounts,
     FirstSpikes,
+    DynamicsReader,
     AmplitudeReader,
 )

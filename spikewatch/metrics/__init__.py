@@ -6,6 +6,7 @@ a `Table` and name it in `TABLES`.
 
 from .amplitudes import AMPLITUDES
 from .declare import KEYS, Counter, Metric, Table
+from .dynamics import DYNAMICS
 from .gradients import GRADIENTS
 from .records import RECORDS
 from .spikes import SPIKES
@@ -13,7 +14,9 @@ from .timing import TIMING
 from .weights import WEIGHTS
 
 
-TABLES: dict[str, Table] = {t.name: t for t in (SPIKES, TIMING, GRADIENTS, AMPLITUDES, WEIGHTS)}
+TABLES: dict[str, Table] = {
+    t.name: t for t in (SPIKES, TIMING, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS)
+}
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}
 
 _names = [name for t in TABLES.values() for name in t.schema if name not in KEYS]

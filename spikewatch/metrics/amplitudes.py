@@ -21,6 +21,7 @@ AMPLITUDES = Table(
     [
         Counter("n_amplitudes", _INT, "last", "Channels with an amplitude"),
         Counter("sum_amplitude", _F64, "last", "Σ of the amplitudes"),
+        Counter("sum_sq_amplitude", _F64, "last", "Σ of their squares"),
         Counter("amplitude_min", _F64, "min", "Smallest amplitude"),
         Counter("amplitude_max", _F64, "max", "Largest amplitude"),
         Counter(
@@ -47,6 +48,19 @@ def amplitude_mean() -> pl.Expr:
 def amplitude_out_frac() -> pl.Expr:
     """Share of channels whose amplitude is outside [0.3, 3.0]."""
     return pl.col("n_amplitudes_out") / pl.col("n_amplitudes")
+
+
+@AMPLITUDES.metric(unit="1", bad="outside")
+def amplitude_spread() -> pl.Expr:
+    """Standard deviation over |mean| of the channels' amplitudes. NULL for a single channel.
+
+    Above 1 the channels run apart; at 0, long after the start, they are tied together, or learn
+    nothing.
+    """
+    n = pl.col("n_amplitudes")
+    mean = pl.col("sum_amplitude") / n
+    variance = (pl.col("sum_sq_amplitude") / n - mean.pow(2)).clip(lower_bound=0)
+    return pl.when((n > 1) & (mean != 0)).then(variance.sqrt() / mean.abs())
 
 
 @AMPLITUDES.metric(unit="1", bad="outside", source="clamp [0.01, 10.0]")

@@ -1,0 +1,121 @@
+"""Threshold, decay and trainable parameters of a spiking layer, and whether gradient reaches them.
+
+Read when a step with the dear readings ends. The optimizer has just stepped then, so gradients are
+still where it found them, whether the loop clears them before the backward pass or after the step.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from spikewatch.metrics.dynamics import DECAY_EXTREMES, THRESHOLD_CLAMP
+from spikewatch.observing import Counters, Counts, OnHost
+
+from .calls import Call, Subject
+
+
+_GRADIENT = ("n_learnable", "n_without_gradient", "without_gradient_rows")
+
+
+class DynamicsReader:
+    """Reads the parameters that decide when a neuron fires."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._due = False
+        self._with_graph = False
+        # Rows in a row without a gradient, by parameter. Only the writer thread touches it.
+        self._idle: dict[str, int] = {}
+
+    def add(self, call: Call) -> None:
+        """Take note that the layer runs, and whether for training."""
+        self._due |= call.detailed
+        self._with_graph |= call.spikes.requires_grad
+
+    def flush(self) -> Counts | None:
+        """Counters of the table `dynamics`."""
+        module, due = self._subject.module(), self._due
+        self._due = False
+        if module is None or not due:
+            return None
+        with torch.no_grad():
+            dynamics = self._subject.library.dynamics(module)
+            learnable = dynamics.learnable
+            counters = _threshold(dynamics.threshold, learned=bool(learnable))
+            counters |= _decay(dynamics.decay)
+            if learnable and self._with_graph:
+                counters[_GRADIENT] = self._gradients(learnable)
+        return Counts({"dynamics": counters}) if counters else None
+
+    def _gradients(self, learnable: Mapping[str, nn.Parameter]) -> OnHost:
+        """Which parameters got a gradient; one of exact zeros is none."""
+        norms = [
+            torch.zeros((), device=p.device)
+            if p.grad is None
+            else torch.linalg.vector_norm(p.grad.float())
+            for p in learnable.values()
+        ]
+        readings = torch.stack([n.to(norms[0].device) for n in norms])
+        return OnHost(readings, partial(_fold, self._idle, list(learnable)))
+
+
+def _fold(idle: dict[str, int], names: list[str], norms: list[float]) -> Mapping[str, int]:
+    for name, norm in zip(names, norms, strict=True):
+        idle[name] = 0 if norm != 0 else idle.get(name, 0) + 1
+    runs = [idle[name] for name in names]
+    row = (len(names), sum(run > 0 for run in runs), max(runs))
+    return dict(zip(_GRADIENT, row, strict=True))
+
+
+def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
+    if threshold is None:
+        return {}
+    if not isinstance(threshold, Tensor):
+        ok = 0 < threshold < float("inf")
+        return {
+            "n_thresholds": 1,
+            "sum_threshold": threshold,
+            "threshold_min": threshold,
+            "threshold_max": threshold,
+            "n_thresholds_out": int(not ok),
+        }
+    low, high = THRESHOLD_CLAMP
+    threshold = threshold.detach().float().flatten()
+    healthy = (threshold > 0) & threshold.isfinite()  # NaN is neither
+    counters: Counters = {
+        "n_thresholds": threshold.numel(),
+        "sum_threshold": threshold.sum(),
+        "threshold_min": threshold.min(),
+        "threshold_max": threshold.max(),
+        "n_thresholds_out": threshold.numel() - healthy.sum(),
+    }
+    if learned:
+        counters["n_thresholds_pinned"] = ((threshold <= low) | (threshold >= high)).sum()
+    return counters
+
+
+def _decay(decay: Tensor | float | None) -> Counters:
+    if decay is None:
+        return {}
+    low, high = DECAY_EXTREMES
+    if not isinstance(decay, Tensor):
+        return {
+            "n_decays": 1,
+            "sum_decay": decay,
+            "decay_min": decay,
+            "decay_max": decay,
+            "n_decays_out": int(not 0 < decay < 1),
+            "n_decays_extreme": int(not low <= decay <= high),
+        }
+    decay = decay.detach().float().flatten()
+    healthy, moderate = (decay > 0) & (decay < 1), (decay >= low) & (decay <= high)
+    return {
+        "n_decays": decay.numel(),
+        "sum_decay": decay.sum(),
+        "decay_min": decay.min(),
+        "decay_max": decay.max(),
+        "n_decays_out": decay.numel() - healthy.sum(),
+        "n_decays_extreme": decay.numel() - moderate.sum(),
+    }

@@ -1,0 +1,93 @@
+"""Threshold, decay, and whether gradient reaches what is trainable."""
+
+import math
+
+import pytest
+import snntorch as snn
+import torch
+from spikingjelly.activation_based import neuron
+from torch import nn
+
+from spikewatch.collectors.dynamics import DynamicsReader
+from spikewatch.metrics import TABLES
+
+
+def row_of(listen, lif, *, steps=1, loss=None):
+    """The last row of `dynamics` of a neuron that is trained."""
+    heard = listen(nn.Sequential(lif))
+    row = {}
+    for _ in range(steps):
+        lif.zero_grad(set_to_none=True)
+        out = lif(torch.rand(3, 4, requires_grad=True), torch.zeros(3, 4))[0]
+        (out.sum() if loss is None else loss(out)).backward()
+        row = heard.tables("0")["dynamics"]
+    return row
+
+
+def test_constants_are_read_as_they_stand(listen):
+    row = row_of(listen, snn.Leaky(beta=0.9, threshold=0.5))
+    assert row["sum_threshold"] == 0.5
+    assert row["decay_min"] == row["decay_max"] == pytest.approx(0.9)
+    assert row["n_thresholds_out"] == row["n_decays_out"] == row["n_decays_extreme"] == 0
+    assert "n_learnable" not in row
+
+
+def test_the_decay_of_a_time_constant_is_what_a_step_multiplies_with(listen):
+    node = neuron.LIFNode(tau=4.0)
+    heard = listen(nn.Sequential(node))
+    node(torch.rand(2, 3))
+    row = heard.tables("0")["dynamics"]
+    assert row["sum_decay"] == 1 - 1 / 4
+    assert row["sum_threshold"] == 1.0
+
+
+@pytest.mark.parametrize(("beta", "out", "extreme"), [(0.0, 1, 1), (1.0, 1, 1), (0.9995, 0, 1)])
+def test_decays_out_of_range_are_counted(listen, beta, out, extreme):
+    row = row_of(listen, snn.Leaky(beta=beta))
+    assert (row["n_decays_out"], row["n_decays_extreme"]) == (out, extreme)
+
+
+def test_each_neuron_may_have_a_threshold_of_its_own_and_nan_is_out(listen):
+    thetas = torch.tensor([0.5, 1.0, -1.0, math.nan])
+    row = row_of(listen, snn.Leaky(beta=0.9, threshold=thetas))
+    assert (row["n_thresholds"], row["n_thresholds_out"]) == (4, 2)
+
+
+def test_a_learnable_threshold_at_its_clamp_is_pinned(listen):
+    lif = snn.Leaky(beta=0.9, threshold=torch.tensor([0.01, 1.0, 10.0]), learn_threshold=True)
+    heard = listen(nn.Sequential(lif))
+    lif(torch.rand(2, 3), torch.zeros(2, 3))
+    assert heard.tables("0")["dynamics"]["n_thresholds_pinned"] == 2
+
+
+def test_a_parameter_with_gradient_is_told_from_one_without(listen):
+    lif = snn.Leaky(beta=0.9, learn_beta=True, learn_threshold=True)
+    # From a state of zeros β multiplies nothing: its gradient is exactly zero.
+    row = row_of(listen, lif, steps=3)
+    assert (row["n_learnable"], row["n_without_gradient"]) == (2, 1)
+    assert row["without_gradient_rows"] == 3
+
+
+def test_a_gradient_that_comes_back_ends_the_count(listen):
+    lif = snn.Leaky(beta=0.9, learn_beta=True)
+    heard = listen(nn.Sequential(lif))
+    rows = []
+    for start in (0.0, 0.0, 0.5):
+        lif.zero_grad(set_to_none=True)
+        lif(torch.rand(3, 4), torch.full((3, 4), start))[0].sum().backward()
+        rows.append(heard.tables("0")["dynamics"]["without_gradient_rows"])
+    assert rows == [1, 2, 0]
+
+
+def test_nothing_is_said_of_gradients_in_an_evaluation(listen):
+    lif = snn.Leaky(beta=0.9, learn_beta=True)
+    heard = listen(nn.Sequential(lif))
+    with torch.no_grad():
+        lif(torch.rand(3, 4), torch.zeros(3, 4))
+    assert "n_learnable" not in heard.tables("0", "eval")["dynamics"]
+
+
+def test_every_counter_is_declared():
+    assert DynamicsReader.__name__
+    names = {c.name for c in TABLES["dynamics"].counters}
+    assert {"n_learnable", "n_without_gradient", "without_gradient_rows"} <= names
