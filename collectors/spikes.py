@@ -156,6 +156,8 @@ class SpikeObserver:
         if module is not None and library.unfold is not None:
             unfold = partial(library.unfold, module)
             values = unfold(values)
+        if library.spike_times:
+            values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
         axes = self._axes_of(module, spikes, rank=values.dim())
         phase, again = session.phase(), in_recomputation()
         number, starts, probed = self._number(session, axes, phase, again=again)

@@ -79,8 +79,8 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         return Membrane(before.detach(), pre_reset=True)
     if getattr(module, "hard_reset", False) or "BaseNode" not in short_names(module):
         return Membrane(v.detach(), pre_reset=False)
-    taken = (plain(module.v_threshold) - plain(module.v_reset)).to(v)
-    return Membrane(torch.addcmul(v.detach(), spikes.to(v), taken), pre_reset=True)
+    taken = plain(module.v_threshold) - plain(module.v_reset)
+    return Membrane(v.detach() + spikes * taken, pre_reset=True)
 
 
 LIBRARY = Library(

@@ -15,7 +15,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..library import Dynamics, Library, Membrane, Number, first_tensor, qualified_names
@@ -89,9 +88,9 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     if v.shape != spikes.shape:
         return None
     told = _dynamics(module)
-    if told.reset != "subtract":
+    if told.reset != "subtract" or told.threshold is None:
         return Membrane(v, pre_reset=False)
-    return Membrane(torch.addcmul(v, spikes, torch.as_tensor(told.threshold).to(v)), pre_reset=True)
+    return Membrane(v + spikes * told.threshold, pre_reset=True)
 
 
 LIBRARY = Library(

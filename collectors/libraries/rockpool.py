@@ -58,7 +58,7 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         return None
     threshold = plain(getattr(module, "threshold", 1.0))
     v, spikes = v.detach(), spikes.detach()
-    return Membrane(torch.addcmul(v, spikes, torch.as_tensor(threshold).to(v)), pre_reset=True)
+    return Membrane(v + spikes * threshold, pre_reset=True)
 
 
 LIBRARY = Library(

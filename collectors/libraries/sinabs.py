@@ -83,7 +83,7 @@ def _membrane(module: Any, output: Any) -> Membrane | None:
     threshold = getattr(module.reset_fn, "subtract_value", None) or _threshold(module)
     if _reset(module) != "subtract" or threshold is None or "ALIF" in short_names(module):
         return Membrane(v, pre_reset=False)
-    return Membrane(torch.addcmul(v, spikes, torch.as_tensor(threshold).to(v)), pre_reset=True)
+    return Membrane(v + spikes * threshold, pre_reset=True)
 
 
 LIBRARY = Library(

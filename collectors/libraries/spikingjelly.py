@@ -15,7 +15,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
@@ -140,7 +139,7 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         or kinds & (_CANNOT_BE_UNDONE | _SUBTRACTS)
     ):
         return Membrane(v, pre_reset=False)
-    return Membrane(torch.addcmul(v, spikes, torch.as_tensor(threshold).to(v)), pre_reset=True)
+    return Membrane(v + spikes * threshold, pre_reset=True)
 
 
 LIBRARY = Library(

@@ -297,3 +297,26 @@ def test_every_neuron_is_counted_and_its_potential_is_what_the_surrogate_saw(lis
     for membrane, at_node in zip(seen.membranes, saved, strict=True):
         assert membrane.pre_reset
         torch.testing.assert_close(membrane.potential - threshold, at_node)
+
+
+def test_surrogates_that_give_nan_or_a_negative_slope_are_told(listen):
+    """As two of snnTorch 1.0 do: `sigmoid` far below the threshold, `triangular` above it."""
+    nan = snn.Leaky(beta=0.5, spike_grad=surrogate.sigmoid(slope=25), init_hidden=True)
+    negative = snn.Leaky(beta=0.5, spike_grad=surrogate.triangular(), init_hidden=True)
+    heard = listen(nn.ModuleList([nan, negative]))
+    nan(torch.full((2, 3), -4.0, requires_grad=True))
+    negative(torch.full((2, 3), 2.0, requires_grad=True))
+    assert heard.flush("0", "gradients")["n_sg_nonfinite"] > 0
+    assert heard.flush("1", "gradients")["n_sg_negative"] > 0
+
+
+def test_a_neuron_that_two_sites_share_is_counted_at_each(listen, dynamics):
+    shared = snn.Leaky(beta=0.5, learn_threshold=True)
+    net = nn.ModuleDict({"lif": shared})
+    heard = listen(net)
+    shared(torch.full((4, 10), 2.0), torch.zeros(4, 10))
+    shared(torch.full((4, 6), 2.0), torch.zeros(4, 6))
+    counts = heard.observers["lif"].flush("train")
+    assert counts.sites.keys() == {"@2"}
+    assert heard.confirmed[0].name == "lif@2"
+    assert set(dynamics(shared).learnable) == {"threshold"}
