@@ -42,10 +42,12 @@ _TRENDS = {
 }
 _LATEST = {
     "spikes": "mfr, dead_frac, saturated_frac, n_spikes, n_obs, n_neurons, evidence_n_obs",
-    "gradients": "sg_mean, grad_rms, grad_norm",
     "weights": "weight_zero_frac, weight_entropy_bits, delta",
     "amplitudes": "amplitude_mean, alpha_mean",
 }
+
+# The dear readings are not in every row: their latest figure counts, not the latest row's.
+_LATEST_KNOWN = {"gradients": ("sg_mean", "grad_rms", "grad_norm")}
 
 
 def facts(store: Source, run: str) -> pl.DataFrame:
@@ -90,6 +92,7 @@ def trends(store: Source, scope: Scope, table: str) -> pl.DataFrame:
 def latest(store: Source, scope: Scope) -> pl.DataFrame:
     """The latest row of each layer, all tables side by side, as they stand in the store."""
     frames = [_latest_of(store, scope, table) for table in _LATEST]
+    frames += [_latest_known(store, scope, table) for table in _LATEST_KNOWN]
     joined = frames[0]
     for frame in frames[1:]:
         joined = joined.join(frame, on="layer", how="full", coalesce=True)
@@ -102,6 +105,15 @@ def _latest_of(store: Source, scope: Scope, table: str) -> pl.DataFrame:
         f"SELECT layer, {_LATEST[table]} FROM {table} "  # noqa: S608 - our own names
         f"JOIN (SELECT layer, max(step) AS step FROM {table} WHERE {_ROWS} GROUP BY layer) "
         f"USING (layer, step) WHERE {_ROWS}",
+        scope.params,
+    )
+
+
+def _latest_known(store: Source, scope: Scope, table: str) -> pl.DataFrame:
+    figures = ", ".join(f"arg_max({name}, step) AS {name}" for name in _LATEST_KNOWN[table])
+    return _ask(
+        store,
+        f"SELECT layer, {figures} FROM {table} WHERE {_ROWS} GROUP BY layer",  # noqa: S608
         scope.params,
     )
 
@@ -122,7 +134,7 @@ def gradient_profile(store: Source, scope: Scope, metric: str, *, n_steps: int) 
             SELECT layer, step, {metric} AS value FROM gradients WHERE {_ROWS}
             AND step >= (SELECT min(step) FROM (SELECT DISTINCT step FROM gradients WHERE {_ROWS}
                          ORDER BY step DESC LIMIT {int(n_steps)})))
-        SELECT layer, arg_max_null(value, step) AS now, median(value) AS median,
+        SELECT layer, arg_max(value, step) AS now, median(value) AS median,
                quantile_cont(value, 0.1) AS p10, quantile_cont(value, 0.9) AS p90
         FROM recent GROUP BY layer""",  # noqa: S608 - our own names
         scope.params,

@@ -44,6 +44,7 @@ class SurrogateCounts:
         )
         self._idle_obs: Tensor | None = None
         self._total_obs = 0
+        self._carrying: Counters = {}
         self._safe: bool | None = None
         self._in_part = False
         self._n_read = 0
@@ -114,24 +115,24 @@ class SurrogateCounts:
         return slice(start, start + n)
 
     def flush(self) -> Counts | None:
-        """Counters of σ′ in the table `gradients`."""
+        """Counters of σ′ in the table `gradients`; where it was not read, who carries as of then."""
         if not self._tally:
-            return None
-        counters: Counters = {self._tally.names: self._tally.take()}
-        if self._idle_obs is not None:
-            flags = torch.lt(
-                self._idle_obs,
-                min(self._total_obs, CARRYING_EVIDENCE_OBS),
-                out=torch.empty_like(self._idle_obs),
-            )
-            counters["n_sg_neurons"] = flags.numel()
-            counters["n_carrying"] = flags.sum()
-            dead = self._subject.dead
-            if dead is not None and dead.numel() == flags.numel():
-                alive = torch.dot(dead.flatten(), flags)
-                counters["n_dead_carrying"] = alive
-                counters["n_dead_lost"] = dead.sum() - alive
-        return Counts({"gradients": counters})
+            return Counts({"gradients": self._carrying}) if self._carrying else None
+        self._carrying = self._who_carries()
+        return Counts({"gradients": {self._tally.names: self._tally.take(), **self._carrying}})
+
+    def _who_carries(self) -> Counters:
+        if self._idle_obs is None:
+            return {}
+        evidence = min(self._total_obs, CARRYING_EVIDENCE_OBS)
+        flags = torch.lt(self._idle_obs, evidence, out=torch.empty_like(self._idle_obs))
+        counters: Counters = {"n_sg_neurons": flags.numel(), "n_carrying": flags.sum()}
+        dead = self._subject.dead
+        if dead is not None and dead.numel() == flags.numel():
+            alive = torch.dot(dead.flatten(), flags)
+            counters["n_dead_carrying"] = alive
+            counters["n_dead_lost"] = dead.sum() - alive
+        return counters
 
 
 def _groups(call: Call) -> list[list[Any]]:
