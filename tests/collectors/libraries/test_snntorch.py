@@ -320,3 +320,43 @@ def test_a_neuron_that_two_sites_share_is_counted_at_each(listen, dynamics):
     assert counts.sites.keys() == {"@2"}
     assert heard.confirmed[0].name == "lif@2"
     assert set(dynamics(shared).learnable) == {"threshold"}
+
+
+class Tutorial(nn.Module):
+    """As in snnTorch's tutorials: states made in forward, a loop over time, a readout."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(6, 9), snn.Leaky(beta=0.95)
+        self.fc2, self.lif2 = nn.Linear(9, 3), snn.Leaky(beta=0.95, reset_mechanism="none")
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        recorded = []
+        for _ in range(8):
+            spk1, mem1 = self.lif1(self.fc1(x), mem1)
+            _, mem2 = self.lif2(self.fc2(spk1), mem2)
+            recorded.append(mem2)
+        return torch.stack(recorded)
+
+
+def test_a_training_in_the_tutorials_style_is_counted(listen, told):
+    torch.manual_seed(7)
+    net = Tutorial()
+    heard, seen = listen(net), told(net.lif1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3, betas=(0.9, 0.999))
+    for _ in range(3):
+        mem = net(2 * torch.rand(5, 6))
+        loss = sum(nn.functional.cross_entropy(m, torch.tensor([0, 1, 2, 0, 1])) for m in mem)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    hidden, readout = heard.tables("lif1"), heard.tables("lif2")
+    spikes, u = torch.stack(seen.spikes), seen.potentials
+    assert seen.starts == [True, *[False] * 7] * 3
+    assert (hidden["spikes"]["n_obs"], hidden["spikes"]["n_neurons"]) == (3 * 8 * 5, 9)
+    assert hidden["spikes"]["n_spikes"] == spikes.sum() > 0
+    slopes = 1 / (1 + (torch.pi * (u - 1)) ** 2)
+    assert hidden["gradients"]["sum_sg"] == pytest.approx(slopes.sum().item(), rel=1e-5)
+    assert hidden["gradients"]["n_grad"] == spikes.numel()
+    assert readout["gradients"]["n_grad"] == 0  # its spikes are thrown away
