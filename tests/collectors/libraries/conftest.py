@@ -1,7 +1,6 @@
 """What a library tells of a real layer, call by call, beside what the layer itself knows."""
 
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -62,8 +61,3 @@ def _told() -> Any:
 @pytest.fixture(name="dynamics")
 def _dynamics() -> Any:
     return lambda module: library_of(module).dynamics(module)
-
-
-def stand_in(name: str) -> ModuleType:
-    """An empty module for a part of a package that imports what is not installed here."""
-    return ModuleType(name)
