@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._C import _autograd
 
 
@@ -26,9 +27,9 @@ class Hook:
         self._body = body
 
     def __call__(self, *args: Any) -> None:
-        """Run the body; never inside a compiled graph."""
+        """Run the body; never while the model is captured as a graph."""
         # Traced as a constant: a compiled graph contains nothing of us, and does not break.
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._is_tracing():
             return
         if self._body is not None:
             self._body(*args)
@@ -38,6 +39,32 @@ class Hook:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
         return Hook()
+
+
+def why_unreadable(tensor: Tensor) -> str:
+    """Why a tensor of the user's must not be read now; "" if it may be.
+
+    What is not a number yet would be kept in our counters, and spoil them for good.
+    """
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return _CAPTURED
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return _TRANSFORMED
+    # `FakeTensor` by name: its module takes a second to import, and is there when one is met.
+    if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+        return _WITHOUT_DATA
+    return ""
+
+
+_CAPTURED = (
+    "a CUDA graph is captured. What is replayed from it is not seen; to see it, run some steps "
+    "without the graph"
+)
+_TRANSFORMED = (
+    "called inside a transform of torch.func (grad, vmap, …), and not seen there. To see it, call "
+    "the model by itself"
+)
+_WITHOUT_DATA = "called with tensors that hold no data (meta or fake); such calls are not counted"
 
 
 def in_recomputation() -> bool:

@@ -6,8 +6,9 @@ Output values alone are never evidence: pooling, flatten and dropout pass 0 and 
 """
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import getattr_static
 from typing import Any
 
 import torch
@@ -90,12 +91,24 @@ def _has_any(module: nn.Module, attributes: tuple[str, ...]) -> bool:
     return any(a in place for a in attributes for place in places)
 
 
-def reaches_function(module: nn.Module, *, depth: int = 4) -> bool:
+def reaches_function(module: nn.Module) -> bool:
     """Whether the code of a module's own forward can reach a custom `autograd.Function` or a tap.
 
     Reads names in the bytecode of `forward`, of the functions and methods that it names, and of
     what the instance holds; nothing is run.
     """
+    return _reaches(module, lambda thing: _is_custom_function(thing) or _is_tap(thing))
+
+
+def reaches_compiled(module: nn.Module) -> bool:
+    """Whether a module's own forward can reach something that `torch.compile` made."""
+    parts = [m for m in nn.Module.modules(module) if m is not module]
+    return any("_orig_mod" in m._modules or m._compiled_call_impl for m in parts) or _reaches(
+        module, lambda thing: getattr_static(thing, "_torchdynamo_orig_callable", None) is not None
+    )
+
+
+def _reaches(module: nn.Module, sought: Callable[[Any], bool], *, depth: int = 4) -> bool:
     todo: list[tuple[Any, int]] = [(type(module).forward, 0)]
     todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
     seen: set[int] = set()
@@ -104,7 +117,7 @@ def reaches_function(module: nn.Module, *, depth: int = 4) -> bool:
         if id(thing) in seen:
             continue
         seen.add(id(thing))
-        if _is_custom_function(thing) or _is_tap(thing):
+        if sought(thing):
             return True
         if level < depth:
             todo += [(t, level + 1) for t in _named_in(thing, type(module))]

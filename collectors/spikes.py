@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikewatch.layers import Layer
@@ -15,11 +16,18 @@ from spikewatch.observing import Counts, Session
 from .axes import Axes, infer_axes
 from .calls import Call, Subject, TimeSteps, Turn
 from .candidates import Candidate
-from .hooks import Hook, in_recomputation
+from .hooks import Hook, in_recomputation, why_unreadable
+from .lane import Lane
 from .library import unknown_start
 from .recognise import Found, find_spiking
 from .sites import Sites
 from .surrogate import surrogate_nodes
+
+
+_ONE_REPLICA = (
+    "called on several devices or in several threads in one step; the figures are those of one of "
+    "them, a part of the batch"
+)
 
 
 def find(
@@ -54,6 +62,7 @@ class SpikeObserver:
         self._rejected = False
         self._subject = Subject(found.library, self._module_if_read, self._tell, self._spent)
         self._sites: dict[str, Sites] = {}  # by phase
+        self._lanes: dict[str, Lane] = {}  # by phase
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
         self._turn = Turn()
         self._starts: bool | None = None
@@ -81,11 +90,19 @@ class SpikeObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         self._claims.clear()
+        if self._lane(phase).end():
+            self._sites.pop(phase, None)
         counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
         if counts is not None and self._session is not None and self._session.detailed:
             clock = self._clocks.get((phase, False))
             self._turn.end(1 if clock is None else clock.forget_longest())
         return counts
+
+    def _lane(self, phase: str) -> Lane:
+        lane = self._lanes.get(phase)
+        if lane is None:
+            lane = self._lanes[phase] = Lane()
+        return lane
 
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
@@ -134,7 +151,14 @@ class SpikeObserver:
         began = time.perf_counter()
         try:
             spikes = self._library.spikes(output)
-            if spikes is not None:
+            if spikes is None:
+                return
+            if why := why_unreadable(spikes):
+                session.note(self.layer.name, why, aloud=True)
+            elif torch.is_inference_mode_enabled():
+                with torch.inference_mode(False):  # or our counters could not be added to later
+                    self._read(session, module, args, output, spikes)
+            else:
                 self._read(session, module, args, output, spikes)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
@@ -160,6 +184,9 @@ class SpikeObserver:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
         axes = self._axes_of(module, spikes, rank=values.dim())
         phase, again = session.phase(), in_recomputation()
+        if not self._lane(phase).takes(spikes.device, again=again):
+            session.note(self.layer.name, _ONE_REPLICA)
+            return
         number, starts, probed = self._number(session, axes, phase, again=again)
         has_slope = probed and spikes.requires_grad and not library.spike_times
         call = Call(

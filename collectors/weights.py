@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from spikewatch.observing import Counters, Counts, Histogram, Session
 from .amplitudes import EDGES, alpha_counters, histogram
 from .hooks import Hook, in_recomputation
 from .levels import Granularity, ternary_granularity
-from .recognise import named_modules
+from .recognise import named_modules, reaches_compiled
 
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -87,7 +88,7 @@ def _may_be_ternary(module: nn.Module) -> bool:
 class _SeeWeight(TorchFunctionMode):
     """Hands over the first weight that a weight function is given."""
 
-    def __init__(self, shape: torch.Size, seen: Callable[[Tensor], None]) -> None:
+    def __init__(self, shape: torch.Size, seen: Callable[[Tensor], None] | None) -> None:
         super().__init__()
         self._shape = shape
         self._seen = seen
@@ -96,14 +97,33 @@ class _SeeWeight(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _WEIGHT_FUNCTIONS:
+        # First, since a compiled function is bound to all that it has looked at of ours.
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        seen = self._seen
+        if seen is not None and func in _WEIGHT_FUNCTIONS:
             weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
             if isinstance(weight, Tensor):
                 if weight.shape == self._shape:
-                    self._seen(weight)
+                    seen(weight)
                 elif weight.dim() == 2 and weight.shape == self._shape[::-1]:
-                    self._seen(weight.t())
+                    seen(weight.t())
         return func(*args, **kwargs)
+
+    def leave(self) -> None:
+        """Exit, wherever the mode is among those entered.
+
+        After a `KeyboardInterrupt` no hook is called, so that it may be found long afterwards.
+        """
+        above: list[Any] = []
+        while (n := torch._C._len_torch_function_stack()) and torch._C._get_function_stack_at(
+            n - 1
+        ) is not self:
+            above.append(torch._C._pop_torch_function_stack())
+        if n:
+            torch._C._pop_torch_function_stack()
+        for mode in reversed(above):
+            torch._C._push_on_torch_function_stack(mode)
 
 
 class WeightObserver:
@@ -117,6 +137,8 @@ class WeightObserver:
             type=type(module).__name__,
             note="its weights are looked at in the first step",
         )
+        # A compiled function is compiled anew where the modes that it is called under differ.
+        self.always_on = reaches_compiled(module)
         self._module = weakref.ref(module)
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -140,30 +162,37 @@ class WeightObserver:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._stop_looking()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002
         session = self._session
         if session is None:
             return
         session.touch()
-        if not session.active or in_recomputation():
+        looks = session.active and not in_recomputation()
+        if not (looks or self.always_on):
             return
         try:
-            phase = session.phase()
-            if phase in self._counted:
-                return  # called again in the same step: the weights are the same
-            shape = self._latent(module).shape
-            mode = _SeeWeight(shape, lambda weight: self._look(module, phase, weight))
+            phase = session.phase() if looks else ""
+            looks = looks and phase not in self._counted  # called again: the weights are the same
+            if not (looks or self.always_on):
+                return
+            self._stop_looking()
+            see = partial(self._look, module, phase) if looks else None
+            mode = _SeeWeight(self._latent(module).shape, see)
             mode.__enter__()
             self._open.mode = mode
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self.layer.name, error)
 
     def _after(self, *_: Any) -> None:
+        self._stop_looking()
+
+    def _stop_looking(self) -> None:
         mode = getattr(self._open, "mode", None)
         if mode is not None:
             self._open.mode = None
-            mode.__exit__(None, None, None)
+            mode.leave()
 
     @staticmethod
     def _latent(module: nn.Module) -> Tensor:

@@ -97,8 +97,8 @@ class Session(Protocol):
     def fault(self, layer: str, error: Exception) -> None:
         """Take note of a failure inside a hook; never raises, unless asked to by the tests."""
 
-    def note(self, layer: str, message: str) -> None:
-        """Store something that the user should know about a layer."""
+    def note(self, layer: str, message: str, *, aloud: bool = False) -> None:
+        """Store, once, something that the user should know of a layer; `aloud`: warn of it."""
 
     def confirm(self, layer: Layer) -> None:
         """Store what a candidate turned out to be."""
@@ -109,6 +109,8 @@ class Observer(Protocol):
 
     layer: Layer
     """What is watched; `kind` may change once, from candidate to what it turned out to be."""
+
+    # An observer may have an attribute `always_on`: its hooks are then kept between observed steps.
 
     def start(self, session: Session) -> None:
         """Put the hooks on. Called before each observed step, so it has to be quick."""

@@ -77,11 +77,11 @@ class LiveSession:
             )
 
     def note(self, layer: str, message: str, *, aloud: bool = False) -> None:
-        """Store, once, what the user should know; `aloud`: warn of it as well."""
+        """Store, once, what the user should know; `aloud`: warn of it, once for all layers."""
         if self._first(layer, message):
             self._recorder.event("note", message, step=self.step, layer=layer)
-            if aloud:
-                _log.warning("spikewatch: %s.", message)
+            if aloud and (not layer or self._first("", message)):
+                _log.warning("spikewatch: %s%s.", f"{layer!r}: " if layer else "", message)
 
     def confirm(self, layer: Layer) -> None:
         """Store a layer, at its place in the model."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ class Watch:
         self._root_hooks: list[Any] = []
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
         self._root_is_called = False  # then the root's hooks see every forward pass
+        self._replicas = threading.Lock()
+        self._n_replicas = 0  # of DataParallel, that run now
         self._clock: StepClock | None = None
         self._closed = False
         self._pid = os.getpid()
@@ -129,7 +132,9 @@ class Watch:
         self._flush("eval")
         for handle in self._root_hooks:
             handle.remove()
-        self._listen(False)
+        for observer in self._observers:
+            observer.stop()
+        self._listening = (False, False)
         self._stop_clock()
         self._recorder.event("detached", "hooks taken off the model", step=self.step)
 
@@ -245,8 +250,11 @@ class Watch:
         if clock is None:
             return
         try:
-            step_ended = clock.before_forward()
             training = module.training and torch.is_grad_enabled()
+            if "_is_replica" in vars(module):
+                self._before_replica("train" if training else "eval")
+                return
+            step_ended = clock.before_forward()
             session.root_phase = "train" if training else "eval"
             session.n_forwards += 1
             self._root_is_called = True
@@ -262,11 +270,27 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
 
-    def _after_root(self, *_: Any) -> None:
+    def _before_replica(self, phase: str) -> None:
+        """DataParallel: replicas share the hooks, and run side by side, in threads of their own."""
+        session = self._session
+        with self._replicas:
+            self._n_replicas += 1
+            if self._n_replicas == 1:
+                session.root_phase = phase
+                session.n_forwards += 1
+        session.touch()
+
+    def _after_root(self, module: nn.Module, *_: Any) -> None:
+        if "_is_replica" in vars(module):
+            with self._replicas:
+                self._n_replicas -= 1
+                if self._n_replicas:
+                    return
         self._session.root_phase = None
 
     def _end_step(self) -> None:
         session = self._session
+        session.root_phase = None  # a forward pass that was interrupted left it
         try:
             began = time.perf_counter()
             if self._train_active:
@@ -303,6 +327,8 @@ class Watch:
             return
         self._listening = wanted
         for observer in self._observers:
+            if not on and getattr(observer, "always_on", False):
+                continue
             observer.stop()
             if on:
                 observer.start(self._session)
@@ -315,6 +341,10 @@ class Watch:
             self._listen(True)
 
     def _flush(self, phase: str) -> None:
+        with torch.inference_mode(False):  # a step may end inside of it, by the next forward
+            self._submit(phase)
+
+    def _submit(self, phase: str) -> None:
         counts: list[tuple[str, Counts]] = []
         for observer in (*self._observers, *self._taps.values()):
             counted = observer.flush(phase)
