@@ -21,6 +21,7 @@ from .charts.profile import depth_profile
 from .charts.shares import ternary_shares
 from .charts.style import percent
 from .charts.timeline import alert_timeline
+from .layer_lines import Lines
 from .live_plot import Picture, picture
 from .scope import Scope
 
@@ -31,13 +32,13 @@ GRADIENT_LABELS = {
     "grad_norm": "norm of ∂L/∂s",
     "sg_mean": "mean |σ′|",
 }
-_LAYER_LINES = (
-    ("spikes", "mfr", "firing rate"),
-    ("spikes", "dead_frac", "dead neurons"),
-    ("gradients", "sg_mean", "mean |σ′|"),
-    ("gradients", "grad_rms", "RMS of ∂L/∂s"),
-)
-HISTOGRAM_LABELS = {"amplitude": "amplitude", "alpha": "scale α", "latent_weight": "latent weight"}
+HISTOGRAM_LABELS = {
+    "amplitude": "amplitude",
+    "alpha": "scale α",
+    "latent_weight": "latent weight",
+    "membrane": "membrane potential (u − θ)/θ",
+    "ttfs": "time to first spike [steps]",
+}
 
 # Drawn again when rows arrive, so that many are stale soon; a few sessions' worth is enough.
 _keep = st.cache_data(max_entries=256, ttl=300, show_spinner=False)
@@ -176,22 +177,23 @@ def ternary_picture(_store: queries.Source, moment: Moment, layer: str) -> Pictu
 
 
 @_keep
-def layer_picture(_store: queries.Source, moment: Moment, layer: str) -> Picture | None:
-    """How a spiking layer fared: rate, dead share and gradients; None for other layers."""
+def layer_picture(
+    _store: queries.Source, moment: Moment, layer: str, lines: Lines
+) -> Picture | None:
+    """Some figures of a layer over the steps; None where none of them is known."""
     parts = [
-        trends(_store, moment, table)
-        .filter(pl.col("layer") == layer)
-        .select("step", pl.lit(moment.scope.phase).alias("phase"),
-                pl.lit(label).alias("name"), pl.col(metric).alias("value"))
-        .drop_nulls("value")
-        for table, metric, label in _LAYER_LINES
-    ]  # fmt: skip
-    rows = pl.concat(parts)
+        queries.layer_trend(_store, moment.scope, layer, table, metric).with_columns(
+            pl.lit(moment.scope.phase).alias("phase"), pl.lit(label).alias("name")
+        )
+        for table, metric, label in lines.lanes
+    ]
+    rows = pl.concat(parts).drop_nulls("value")
     if rows.is_empty():
         return None
-    shares = [label for _, metric, label in _LAYER_LINES if METRICS[metric].unit == "fraction"]
-    alt = f"Rate, dead share and gradients of {layer} over the steps"
-    return picture(line_lanes(rows, percent=shares), alt=alt, keep=f"{moment.zoom_key}/{layer}")
+    shares = [label for _, metric, label in lines.lanes if METRICS[metric].unit == "fraction"]
+    alt = f"{lines.title}: {layer} over the steps"
+    keep = f"{moment.zoom_key}/{layer}"
+    return picture(line_lanes(rows, percent=shares), alt=alt, keep=keep)
 
 
 @_keep

@@ -15,6 +15,7 @@ from . import drawing, queries
 from .alerting import metric_text
 from .charts.style import percent
 from .drawing import GRADIENT_LABELS, HISTOGRAM_LABELS, Moment
+from .layer_lines import CARDS
 from .layer_table import columns, layer_rows
 from .live_plot import Picture, chart
 from .words import SEVERITY_COLOURS, escape
@@ -189,7 +190,7 @@ def _select_layer() -> None:
 
 
 def layer_panel(store: queries.Source, moment: Moment) -> None:
-    """One layer: ternary shares and distributions over time."""
+    """One layer: its figures, ternary shares and distributions over time."""
     names = drawing.layers(store, moment)["layer"].to_list()
     if not names:
         return
@@ -197,15 +198,16 @@ def layer_panel(store: queries.Source, moment: Moment) -> None:
         layer = st.selectbox("Layer", names, key="layer", bind="query-params", width=420)
     kinds = drawing.histogram_kinds(store, moment).filter(pl.col("layer") == layer)["kind"]
     shares = drawing.ternary_picture(store, moment, layer)
-    lines = drawing.layer_picture(store, moment, layer)
-    if lines is None and shares is None and kinds.is_empty():
+    drawn_lines = {c: drawing.layer_picture(store, moment, layer, c) for c in CARDS}
+    lines = {card: drawn for card, drawn in drawn_lines.items() if drawn is not None}
+    if not lines and shares is None and kinds.is_empty():
         st.caption("Nothing of this layer has been observed in these steps.")
         return
-    n_cards = (lines is not None) + (shares is not None) + kinds.len()
+    n_cards = len(lines) + (shares is not None) + kinds.len()
     grid = _grid("layer-charts", n_columns=min(n_cards, 3))
-    if lines is not None:
-        with _card(grid, "Firing and gradients"):
-            chart(lines, key="layer-lines")
+    for card, drawn in lines.items():
+        with _card(grid, card.title):
+            chart(drawn, key=card.key)
     if shares is not None:
         with _card(grid, "Ternary weights", about=METRICS["weight_zero_frac"].meaning):
             chart(shares, key="ternary")

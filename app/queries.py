@@ -28,17 +28,21 @@ _ROWS = 'run = $run AND "rank" = $rank AND phase = $phase AND step BETWEEN $firs
 _BUCKET = "least((step // $width + 1) * $width - 1, $last) AS step"
 
 _TRENDS = {
-    "spikes": """
-        sum(n_spikes)::DOUBLE / nullif(sum(n_obs::DOUBLE * n_neurons), 0) AS mfr,
-        max(dead_frac) AS dead_frac, max(saturated_frac) AS saturated_frac""",
-    "gradients": """
-        sqrt(sum(sum_sq_grad) / nullif(sum(n_grad), 0)) AS grad_rms,
-        avg(grad_norm) AS grad_norm,
-        sum(sum_sg) / nullif(sum(n_sg), 0) AS sg_mean""",
-    "weights": """
-        arg_max(weight_negative_frac, step) AS weight_negative_frac,
-        arg_max(weight_zero_frac, step) AS weight_zero_frac,
-        arg_max(weight_positive_frac, step) AS weight_positive_frac""",
+    "spikes": {
+        "mfr": "sum(n_spikes)::DOUBLE / nullif(sum(n_obs::DOUBLE * n_neurons), 0)",
+        "dead_frac": "max(dead_frac)",
+        "saturated_frac": "max(saturated_frac)",
+    },
+    "gradients": {
+        "grad_rms": "sqrt(sum(sum_sq_grad) / nullif(sum(n_grad), 0))",
+        "grad_norm": "avg(grad_norm)",
+        "sg_mean": "sum(sum_sg) / nullif(sum(n_sg), 0)",
+    },
+    "weights": {
+        "weight_negative_frac": "arg_max(weight_negative_frac, step)",
+        "weight_zero_frac": "arg_max(weight_zero_frac, step)",
+        "weight_positive_frac": "arg_max(weight_positive_frac, step)",
+    },
 }
 _LATEST = {
     "spikes": "mfr, dead_frac, saturated_frac, n_spikes, n_obs, n_neurons, evidence_n_obs",
@@ -81,11 +85,26 @@ def layers(store: Source, run: str) -> pl.DataFrame:
 
 def trends(store: Source, scope: Scope, table: str) -> pl.DataFrame:
     """Metrics of `spikes`, `gradients` or `weights`: `layer`, `step` (bucket), the metrics."""
+    metrics = ", ".join(f"{expr} AS {name}" for name, expr in _TRENDS[table].items())
     return _ask(
         store,
-        f"SELECT layer, {_BUCKET}, {_TRENDS[table]} FROM {table} "  # noqa: S608 - our own names
+        f"SELECT layer, {_BUCKET}, {metrics} FROM {table} "  # noqa: S608 - our own names
         f"WHERE {_ROWS} GROUP BY 1, 2 ORDER BY 2",
         scope.params,
+    )
+
+
+def layer_trend(store: Source, scope: Scope, layer: str, table: str, metric: str) -> pl.DataFrame:
+    """One metric of one layer: `step` (bucket), `value` (the bucket's last known one).
+
+    What `trends` merges from its counters is merged here too.
+    """
+    merged = _TRENDS.get(table, {}).get(metric, f"arg_max({metric}, step)")
+    return _ask(
+        store,
+        f"SELECT {_BUCKET}, {merged} AS value FROM {table} "  # noqa: S608 - our own names
+        f"WHERE {_ROWS} AND layer = $layer GROUP BY 1 ORDER BY 1",
+        scope.params | {"layer": layer},
     )
 
 

@@ -115,7 +115,7 @@ class SurrogateCounts:
         return slice(start, start + n)
 
     def flush(self) -> Counts | None:
-        """Counters of σ′ in the table `gradients`; where it was not read, who carries as of then."""
+        """Counters of σ′; where it was not read in this step, who carries as of the last time."""
         if not self._tally:
             return Counts({"gradients": self._carrying}) if self._carrying else None
         self._carrying = self._who_carries()

@@ -47,6 +47,23 @@ def test_rates_in_a_bucket_are_merged_from_counters_and_alarms_keep_their_worst(
     assert_frame_equal(got, want, check_row_order=False)
 
 
+def test_one_layers_trend_is_its_part_of_all_layers_trends(written):
+    store, rows = written
+    layer = rows["spikes"]["layer"][0]
+    got = queries.layer_trend(store, scope_of(), layer, "spikes", "mfr")
+    want = queries.trends(store, scope_of(), "spikes").filter(layer=layer)
+    assert_frame_equal(got, want.select("step", value="mfr"), check_row_order=False)
+
+
+def test_a_bucket_holds_the_last_known_figure_where_nothing_is_merged(written):
+    store, rows = written
+    layer = rows["gradients"]["layer"][0]
+    got = queries.layer_trend(store, scope_of(), layer, "gradients", "sg_active_frac")
+    of_layer = rows["gradients"].filter(layer=layer).sort("step")
+    assert got["value"][-1] == of_layer["sg_active_frac"][-1]
+    assert got.height == 250
+
+
 def test_a_bucket_without_enough_evidence_stays_null(written):
     store, _ = written
     got = queries.trends(store, scope_of(last_step=3), "spikes")

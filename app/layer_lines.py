@@ -1,0 +1,62 @@
+"""Which figures of one layer are drawn over the steps, and in which card."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A card of lines with a common axis of steps.
+
+    Attributes:
+        key: Name of the card on the page.
+        title: What it shows.
+        lanes: Table, metric and label of each line, from the top.
+    """
+
+    key: str
+    title: str
+    lanes: tuple[tuple[str, str, str], ...]
+
+
+CARDS = (
+    Lines(
+        "layer-lines",
+        "Firing and gradients",
+        (
+            ("spikes", "mfr", "firing rate"),
+            ("spikes", "dead_frac", "dead neurons"),
+            ("gradients", "sg_mean", "mean |σ′|"),
+            ("gradients", "grad_rms", "RMS of ∂L/∂s"),
+        ),
+    ),
+    Lines(
+        "layer-timing",
+        "Time to first spike",
+        (
+            (
+                "timing",
+                "ttfs_restricted_steps",
+                "mean, silence as the whole sample [steps]",
+            ),
+            ("timing", "ttfs_censored_frac", "silent through the sample"),
+        ),
+    ),
+    Lines(
+        "layer-flow",
+        "Gradient through depth and time",
+        (
+            ("gradients", "grad_depth_ratio", "here / deepest layer"),
+            ("gradients", "grad_time_ratio", "first / last time step"),
+            ("gradients", "sg_effective_frac", "slots that carry it"),
+        ),
+    ),
+    Lines(
+        "layer-dynamics",
+        "Threshold and decay",
+        (
+            ("dynamics", "threshold_mean", "threshold θ"),
+            ("dynamics", "decay_mean", "decay β"),
+            ("dynamics", "without_gradient_frac", "parameters without gradient"),
+        ),
+    ),
+)
