@@ -18,8 +18,8 @@ TRAININGS = (
     Training(
         "mlp-2ms",
         "snntorch",
-        "64-256-10, T 4, batch 96",
-        lambda device: snntorch_mlp(device, n_hidden=256, batch=96, n_steps=4),
+        "64-256-10, T 4, batch 80",
+        lambda device: snntorch_mlp(device, n_hidden=256, batch=80, n_steps=4),
         every_step_goal=1.5,
     ),
     Training(

@@ -40,6 +40,7 @@ class Plan:
             machine; long enough for caches to be refilled.
         memory_steps: Watched steps over which memory is followed.
         memory_s: The same in seconds, where that is less; not for spikewatch itself.
+        warm_s: Watched steps before anything is timed, at least so many seconds of them.
         settle_s: Longest wait until the sampler's first credit is spent and it observes again.
     """
 
@@ -48,10 +49,11 @@ class Plan:
     block_s: float = 0.025
     memory_steps: int = 2000
     memory_s: float = 20.0
+    warm_s: float = 2.0
     settle_s: float = 30.0
 
 
-QUICK = Plan(n_rounds=6, round_s=1.0, memory_steps=200, memory_s=3.0, settle_s=10.0)
+QUICK = Plan(n_rounds=6, round_s=1.0, memory_steps=200, memory_s=3.0, warm_s=1.0, settle_s=10.0)
 
 
 def measure(training: Training, watcher: Watcher, plan: Plan, device: torch.device) -> Row:
@@ -62,14 +64,17 @@ def measure(training: Training, watcher: Watcher, plan: Plan, device: torch.devi
     bare, built = training.build(device), training.build(device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        _run(bare.step, _WARM_STEPS)
+        _run(built.step, _WARM_STEPS)
+        gc.collect()
+        before_mib = memory.used_mib()
         if watcher.name in (DEFAULTS, EVERY_STEP):
             _use_once(training, watcher, device, folder / "first")
-        _run(bare.step, _WARM_STEPS)
         watching = watcher.attach(built, folder / "timed")
         try:
             turns = _Turns(bare.step, _whole(built, watching), watching, watcher, plan)
             settled = turns.settle()
-            growth = turns.grow(ours=watcher.name in (DEFAULTS, EVERY_STEP))
+            growth = turns.grow(before_mib, ours=watcher.name in (DEFAULTS, EVERY_STEP))
             figures = turns.take(n_rounds=max(2, round(plan.n_rounds * watcher.rounds)))
         finally:
             watching.close()
@@ -127,7 +132,7 @@ class _Turns:
         self._sampled = watcher.name == DEFAULTS
         self._plan = plan
         self.n_watched = 0
-        self._memory_mib = memory.used_mib()
+        self._memory_mib = 0.0
 
     def _watch(self, n: int) -> None:
         """Watched steps that are not timed."""
@@ -144,7 +149,10 @@ class _Turns:
         Returns:
             Whether it came so far in the time that the plan gives it.
         """
+        end = time.perf_counter() + self._plan.warm_s
         self._watch(_WARM_STEPS)
+        while time.perf_counter() < end:
+            self._watch(1)
         count = self._watching.n_observed
         if not self._sampled or count is None:
             return True
@@ -160,9 +168,11 @@ class _Turns:
             sparse = sparse or seen < (self.n_watched - steps_before) / 2
         return False
 
-    def grow(self, *, ours: bool) -> Growth:
+    def grow(self, before_mib: float, *, ours: bool) -> Growth:
         """Follow the memory over many watched steps; then let go of what the tool keeps."""
+        self._watching.relieve()
         time.sleep(_WRITERS_S)
+        gc.collect()
         before, n, grown = memory.used_mib(), 0, 0.0
         end = time.perf_counter() + self._plan.memory_s
         while n < self._plan.memory_steps and grown < MAX_GROWTH_MIB:
@@ -177,7 +187,7 @@ class _Turns:
         grown = memory.used_mib() - before
         self._watching.relieve()
         self._memory_mib = memory.used_mib()
-        return Growth(mib=grown, n_steps=n)
+        return Growth(start_mib=before - before_mib, mib=grown, n_steps=n)
 
     def take(self, *, n_rounds: int) -> Costs:
         """Time rounds of pairs."""

@@ -15,10 +15,13 @@ class Growth:
     """Memory that watching takes and does not give back.
 
     Attributes:
-        mib: Growth of the process (and of the GPU's memory) over `n_steps`.
+        start_mib: What it takes once: from before it was attached to after its first second or so,
+            when its threads have worked. Imports are not in it.
+        mib: Growth of the process (and of the GPU's memory) over the `n_steps` after that.
         n_steps: Watched steps; fewer than planned where time or memory ended it.
     """
 
+    start_mib: float
     mib: float
     n_steps: int
 

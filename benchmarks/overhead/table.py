@@ -10,14 +10,16 @@ from .watchers import EVERY_STEP, FLOOR
 
 
 _COLUMNS = (
-    f"{'watched by':32}{'wall':>7}{'quartiles':>14}{'cpu':>7}{'observed':>10}"
-    f"{'ms extra':>10}{'× ours':>8}{'× read':>8}{'MiB in steps':>15}{'B/step':>9}"
+    f"{'watched by':32}{'wall':>7}{'quartiles':>14}{'quiet':>7}{'cpu':>7}{'observed':>10}"
+    f"{'ms extra':>9}{'× ours':>7}{'× read':>7}{'MiB':>6}{'+ MiB in steps':>16}{'B/step':>8}"
 )
 LEGEND = """\
 wall, cpu: watched time over bare time; the quartiles are wall's, over rounds.
+quiet: wall in blocks without a writer's work and, at the defaults, without an observed step.
 observed: share of the timed steps (~: it still observed as at the start of a run, or not at all).
 ms extra: what watching adds to an observed step; × ours: that over spikewatch's at every step;
-× read: over the cost of one read of each spike tensor. MiB: growth in so many watched steps."""
+× read: over the cost of one read of each spike tensor. MiB: what it takes
+once, and what it grows by in so many watched steps."""
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -42,17 +44,24 @@ def _line(row: Row, beside: Sequence[Row]) -> str:
     if row.status != MEASURED or costs is None:
         return f"{watcher.about:32}  {row.status}"
     low, high = costs.wall_quartiles
-    written, growth = row.written_bytes_per_step or 0.0, row.growth
     # Where few steps are observed, theirs are some hundredths of what was timed: that is noise.
     extra = costs.extra_ms if costs.observed_frac == 1 else None
     observed = f"{costs.observed_frac:.1%}" if watcher.observes else "–"
+    observed = observed if row.settled else f"~{observed}"
     return (
         f"{watcher.about:32}{costs.wall_ratio:7.3f}{f'{low:.3f}–{high:.3f}':>14}"
-        f"{costs.cpu_ratio:7.3f}{('' if row.settled else '~') + observed:>10}"
-        f"{'–' if extra is None else f'{extra:.3f}':>10}"
-        f"{_times(extra, _costs(beside, EVERY_STEP)):>8}{_times(extra, _costs(beside, FLOOR)):>8}"
-        f"{'–' if growth is None else f'{growth.mib:.1f} in {growth.n_steps}':>15}{written:9.0f}"
+        f"{costs.quiet_ratio:7.3f}{costs.cpu_ratio:7.3f}{observed:>10}"
+        f"{'–' if extra is None else f'{extra:.3f}':>9}"
+        f"{_times(extra, _costs(beside, EVERY_STEP)):>7}{_times(extra, _costs(beside, FLOOR)):>7}"
+        f"{_memory(row):>22}{row.written_bytes_per_step or 0.0:8.0f}"
     )
+
+
+def _memory(row: Row) -> str:
+    growth = row.growth
+    if growth is None:
+        return "–"
+    return f"{growth.start_mib:.0f}{f'{growth.mib:+.1f} in {growth.n_steps}':>16}"
 
 
 def _costs(rows: Sequence[Row], watcher: str) -> Costs | None:
