@@ -5,6 +5,8 @@ import snntorch as snn
 import torch
 from torch import nn
 
+import spikewatch
+
 
 class Snn(nn.Module):
     """784-free: two Leaky layers in a loop over time, as in snnTorch's tutorials."""
@@ -48,6 +50,31 @@ def train(net, *, n_steps, watch=None, batch=32, seed=1):
 @pytest.fixture(name="net")
 def _net():
     return make_net()
+
+
+@pytest.fixture(name="watched")
+def _watched(tmp_path):
+    """Attach to a model in every step; the watch is closed when the test ends."""
+    watches = []
+
+    def watched(net, **kwargs):
+        watches.append(spikewatch.attach(net, dir=tmp_path, quiet=True, **{"every": 1} | kwargs))
+        return watches[-1]
+
+    yield watched
+    for watch in watches:
+        watch.close()
+
+
+@pytest.fixture(name="stored")
+def _stored(tmp_path):
+    """What the runs of this test stored, asked in SQL."""
+
+    def stored(query):
+        with spikewatch.open_store(tmp_path) as store:
+            return store.sql(query)
+
+    return stored
 
 
 @pytest.fixture(autouse=True)
