@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import os
 import sys
 from types import TracebackType
 from typing import Protocol
@@ -15,6 +16,9 @@ class Ends(Protocol):
 
     def close_after(self, error: BaseException) -> None:
         """End because of an exception."""
+
+    def leave_to_parent(self) -> None:
+        """Do nothing more: this process is a fork of the one that trains."""
 
 
 _open: list[Ends] = []
@@ -52,5 +56,14 @@ def _end_with_process() -> None:
         for watch in still_open():
             watch.close()
 
+    def in_child() -> None:
+        # A worker of a DataLoader: a copy of the model, without the thread that writes. Whoever
+        # held one of our locks when the process was forked will never give it back in here.
+        for watch in still_open():
+            watch.leave_to_parent()
+            forget(watch)
+
     sys.excepthook = on_crash
     atexit.register(on_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)

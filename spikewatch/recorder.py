@@ -36,7 +36,12 @@ def utc_now() -> datetime:
 
 
 class Recorder:
-    """Takes snapshots and rows from the training thread and writes them twice a second."""
+    """Takes snapshots and rows from the training thread and writes them twice a second.
+
+    Attributes:
+        rank: Of this process in distributed training.
+        muted: Take nothing more; for a forked process, in which nobody writes.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Recorder:
         self._wake = threading.Condition()
         self._closing = False
         self._write_failed = False
+        self.muted = False
         self._n_dropped = 0
         self._cpu_s = 0.0
         self._thread = threading.Thread(target=self._run, name="spikewatch", daemon=True)
@@ -99,6 +105,8 @@ class Recorder:
             )
 
     def _put(self, item: "Snapshot | tuple[str, dict[str, Any]]") -> None:
+        if self.muted:
+            return
         with self._wake:
             if len(self._waiting) >= MAX_WAITING:
                 self._waiting.popleft()

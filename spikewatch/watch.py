@@ -81,7 +81,6 @@ class Watch:
         self._n_replicas = 0  # of DataParallel, that run now
         self._clock: StepClock | None = None
         self._closed = False
-        self._pid = os.getpid()
 
     # ---------------------------------------------------------------- the user's side
 
@@ -108,6 +107,8 @@ class Watch:
         Args:
             scalars: Numbers, or tensors with one element.
         """
+        if self._recorder.muted:
+            return
         self._raise_if_asked()
         if self._closed:
             late = RuntimeError(f"log() was called after run {self.run!r} was closed")
@@ -145,6 +146,12 @@ class Watch:
     def close_after(self, error: BaseException) -> None:
         """`close()`, with the exception that ended the training in the record."""
         self._close("exception", f"{type(error).__name__}: {error}")
+
+    def leave_to_parent(self) -> None:
+        """Do nothing more: this process is a fork of the one that trains."""
+        self._closed = True
+        self._recorder.muted = True
+        self._stop_clock()
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +210,7 @@ class Watch:
         process.remember(self)
 
     def _close(self, kind: str, message: str) -> None:
-        if self._closed or os.getpid() != self._pid:
+        if self._closed:
             return
         self._closed = True
         process.forget(self)
@@ -228,7 +235,7 @@ class Watch:
 
     def _model_is_gone(self) -> None:
         # Runs inside the garbage collector: nothing here may wait.
-        if self._closed or os.getpid() != self._pid:
+        if self._closed:
             return
         self._closed = True
         process.forget(self)
