@@ -30,6 +30,16 @@ CARDS = (
         ),
     ),
     Lines(
+        "layer-membrane",
+        "Membrane potential",
+        (
+            ("membrane", "membrane_mean", "mean of (u − θ)/θ"),
+            ("membrane", "membrane_std", "standard deviation [θ]"),
+            ("membrane", "membrane_psi", "drift from the reference (PSI)"),
+            ("membrane", "membrane_quantization_error", "mean of (u/θ − s)²"),
+        ),
+    ),
+    Lines(
         "layer-timing",
         "Time to first spike",
         (

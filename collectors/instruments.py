@@ -14,6 +14,7 @@ from .calls import Call, Subject
 from .dynamics import DynamicsReader
 from .first_spikes import FirstSpikes
 from .gradient_counts import GradientCounts
+from .membrane import MembraneReader
 from .spike_counts import SpikeCounts
 from .surrogate_counts import SurrogateCounts
 
@@ -35,6 +36,7 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
     SpikeCounts,
     SurrogateCounts,
     GradientCounts,
+    MembraneReader,
     FirstSpikes,
     DynamicsReader,
     AmplitudeReader,

@@ -8,6 +8,7 @@ from .amplitudes import AMPLITUDES
 from .declare import KEYS, Counter, Metric, Table
 from .dynamics import DYNAMICS
 from .gradients import GRADIENTS
+from .membrane import MEMBRANE
 from .records import RECORDS
 from .spikes import SPIKES
 from .timing import TIMING
@@ -15,7 +16,7 @@ from .weights import WEIGHTS
 
 
 TABLES: dict[str, Table] = {
-    t.name: t for t in (SPIKES, TIMING, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS)
+    t.name: t for t in (SPIKES, TIMING, MEMBRANE, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS)
 }
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}
 

@@ -1,0 +1,225 @@
+"""Reading the membrane potential: from the surrogate's node, or from what the library keeps.
+
+The node's first saved tensor is the very potential that was compared with the threshold, or its
+distance from it. Which of the two, a library states; it is held against the spikes before it is
+used, since a file on a library may be wrong, or old, and of users' neurons nothing is stated.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikewatch.metrics.membrane import MEMBRANE, RUNAWAY_THRESHOLDS, Z_BINS, Z_EDGES
+from spikewatch.observing import Counts, Histogram, OnHost
+
+from .calls import Call, Subject
+from .hooks import saved_tensors_are_hooked
+from .surrogate import output_shape
+
+
+_NAMES = tuple(counter.name for counter in MEMBRANE.counters)
+_MOST = 4096
+# Quarter thresholds from z = −4 to 4: the edges of the coarse bins are among them.
+_EDGES = tuple(k / 4 for k in range(-16, 17))
+_SUMS = ("n", "pre_reset", "sum", "squares", "above", "runaway", "n_error", "error")
+_FIRST_READINGS = 8  # passed over: the start of a training is no reference
+_REFERENCE_SIZE = 16_384
+_AGREES = 0.98
+
+
+class _Reading(NamedTuple):
+    """Potentials in thresholds, u/θ, with the spikes beside them where both are known."""
+
+    scaled: Tensor
+    spikes: Tensor | None
+    pre_reset: bool
+
+
+class MembraneReader:
+    """Reads the potential at the calls that are probed."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._saved: str | None = None  # what the node saves: "u-theta", "u"; "" is neither
+        self._sums: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._reference = _Reference()
+
+    def add(self, call: Call) -> None:
+        """Read the potential of one call."""
+        if not call.probed or call.again or call.module is None:
+            return
+        threshold = self._subject.library.dynamics(call.module).threshold
+        if threshold is None:
+            return
+        reading = self._from_graph(call, threshold) or self._from_library(call, threshold)
+        if reading is not None:
+            self._take_in(reading)
+
+    def _from_graph(self, call: Call, threshold: Tensor | float) -> _Reading | None:
+        if not call.nodes or self._saved == "" or saved_tensors_are_hooked():
+            return None
+        node, spikes = _node_and_spikes(call)
+        saved = next(iter(node.saved_tensors), None)
+        if not isinstance(saved, Tensor) or saved.shape != output_shape(node) or spikes is None:
+            return None
+        stride = _stride(saved.numel())
+        saved, spikes = _some(saved, stride), _some(spikes, stride)
+        theta = _theta(threshold, output_shape(node), stride, like=saved)
+        known = self._saved or self._find_out(saved, spikes, theta)
+        if not known:
+            return None
+        potential = saved + theta if known == "u-theta" else saved
+        return _Reading(potential / theta, spikes, pre_reset=True)
+
+    def _find_out(self, saved: Tensor, spikes: Tensor, theta: Tensor) -> str:
+        """What the node saves. Settled once there were events to hold it against."""
+        stated = self._subject.library.saved
+        if saved.device.type != "cpu":  # comparing would wait for the device
+            self._saved = stated if stated != "other" else ""
+            return self._saved
+        fired = spikes > 0
+        if not fired.any():
+            return stated if stated != "other" else ""
+        for meaning in dict.fromkeys((stated, "u-theta", "u")):
+            over = saved >= (0 if meaning == "u-theta" else theta)
+            if meaning != "other" and (over == fired).float().mean() >= _AGREES:
+                self._saved = meaning
+                return meaning
+        self._saved = ""
+        return ""
+
+    def _from_library(self, call: Call, threshold: Tensor | float) -> _Reading | None:
+        module = call.module
+        if module is None:
+            return None
+        membrane = self._subject.library.membrane(module, call.output)
+        if membrane is None:
+            return None
+        potential = membrane.potential.detach()
+        stride = _stride(potential.numel())
+        theta = _theta(threshold, tuple(potential.shape), stride, like=potential)
+        same = potential.shape == call.spikes.shape and membrane.pre_reset
+        spikes = _some(call.spikes.detach(), stride) if same else None
+        return _Reading(_some(potential, stride) / theta, spikes, membrane.pre_reset)
+
+    def _take_in(self, reading: _Reading) -> None:
+        scaled = reading.scaled.float()
+        finite = torch.eq(scaled - scaled, 0, out=torch.empty_like(scaled))
+        z = torch.where(finite > 0, scaled - 1, 0.0)
+        n = finite.sum()
+        above = torch.ge(z, 0, out=torch.empty_like(z)).mul_(finite).sum()
+        runaway = torch.gt((z + finite).abs(), RUNAWAY_THRESHOLDS, out=torch.empty_like(z)).sum()
+        n_error = error = n * 0
+        if reading.spikes is not None:
+            miss = torch.where(finite > 0, scaled - reading.spikes, 0.0)
+            n_error, error = n, torch.dot(miss, miss)
+        pre_reset = n if reading.pre_reset else n * 0
+        sums = (n, pre_reset, z.sum(), torch.dot(z, z), above, runaway, n_error, error)
+        self._sums.append(torch.stack(sums))
+        # Infinity is in no bin, and finite potentials beyond them are counted from the sums.
+        shown = torch.where(finite > 0, z, torch.inf)
+        below = torch.lt(shown, _EDGES[0], out=torch.empty_like(z)).sum().reshape(1)
+        self._counts.append(torch.cat([below, torch.histc(shown, 32, _EDGES[0], _EDGES[-1])]))
+        self._sizes.append(z.numel())
+
+    def flush(self) -> Counts | None:
+        """Counters of the table `membrane`, and the histogram of z."""
+        if not self._sums:
+            return None
+        sums = torch.stack(self._sums).double().sum(0)
+        counts = torch.stack(self._counts).sum(0)
+        fold = partial(_fold, self._reference, sum(self._sizes))
+        self._sums, self._counts, self._sizes = [], [], []
+        below, inside = counts[0], counts[1:]
+        above = (sums[0] - below - inside.sum()).long()
+        histogram = Histogram("membrane", _EDGES, inside.long(), below.long(), above)
+        readings = OnHost(torch.cat([sums, counts.double()]), fold)
+        return Counts({"membrane": {_NAMES: readings}}, [histogram])
+
+
+class _Reference:
+    """The window that later ones are compared with. Only the writer thread touches it."""
+
+    def __init__(self) -> None:
+        self._n_passed = 0
+        self._row: dict[str, float] = {}
+        self.full: dict[str, float] = {}
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Take in a reading until there are enough."""
+        self._n_passed += 1
+        if self.full or self._n_passed <= _FIRST_READINGS:
+            return
+        for name in ("n_membrane", "sum_z", "sum_sq_z", *Z_BINS):
+            key = f"reference_{name}"
+            self._row[key] = self._row.get(key, 0) + row[name]
+        if self._row["reference_n_membrane"] >= _REFERENCE_SIZE:
+            self.full = self._row
+
+
+def _fold(reference: _Reference, size: int, numbers: list[float]) -> Mapping[str, float]:
+    sums = dict(zip(_SUMS, numbers, strict=False))
+    counts = numbers[len(_SUMS) :]
+    bins = _coarse(counts)
+    bins[-1] += sums["n"] - sum(counts)  # above the last fine bin
+    row = {
+        "n_membrane": sums["n"],
+        "n_membrane_nonfinite": size - sums["n"],
+        "n_membrane_pre_reset": sums["pre_reset"],
+        "sum_z": sums["sum"],
+        "sum_sq_z": sums["squares"],
+        "n_above_threshold": sums["above"],
+        "n_runaway": sums["runaway"],
+        "n_quantization": sums["n_error"],
+        "sum_sq_quantization": sums["error"],
+    } | dict(zip(Z_BINS, bins, strict=True))
+    reference.add(row)
+    return row | reference.full
+
+
+def _coarse(counts: Sequence[float]) -> list[float]:
+    """Counts below the first edge and between fine edges, as counts in the coarse bins."""
+    bins = [0.0] * len(Z_BINS)
+    bins[0] += counts[0]
+    for low, n in zip(_EDGES[:-1], counts[1:], strict=True):
+        bins[bisect_right(Z_EDGES, low)] += n
+    return bins
+
+
+def _node_and_spikes(call: Call) -> tuple[Any, Tensor | None]:
+    """The node of the time step whose turn it is, and the spikes that it made."""
+    nodes, values, axis = call.nodes, call.values, call.axes.time
+    if output_shape(nodes[0]) == tuple(values.shape):
+        return nodes[0], values
+    step = call.axes.one_step(values.shape)
+    each, rest = divmod(len(nodes), call.n_steps)
+    if axis is None or step is None or rest or not each or output_shape(nodes[0]) != step.shape:
+        return nodes[0], None
+    chosen = int((call.pick or 0.0) * call.n_steps)
+    return nodes[chosen * each], values.select(axis, chosen)
+
+
+def _stride(n: int) -> int:
+    # Odd, so that it meets every neuron where their number is a power of two.
+    return 1 if n <= _MOST else -(-n // _MOST) | 1
+
+
+def _some(x: Tensor, stride: int) -> Tensor:
+    return x.detach().flatten()[::stride]
+
+
+def _theta(
+    threshold: Tensor | float, shape: tuple[int, ...], stride: int, *, like: Tensor
+) -> Tensor:
+    """θ of each element that is read, or of all of them; nothing is copied to the device."""
+    if not isinstance(threshold, Tensor):
+        return torch.full((), threshold, dtype=like.dtype, device=like.device)
+    if threshold.numel() == 1:
+        return threshold.detach().reshape(()).to(like)
+    return _some(threshold.broadcast_to(shape), stride).to(like)
