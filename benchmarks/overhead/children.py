@@ -5,20 +5,37 @@ import multiprocessing
 import os
 import tempfile
 import traceback
+from collections.abc import Iterable
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
+from typing import Literal
 
 from .row import NOT_INSTALLED, Row
+from .turns import Plan
 
 
 # Imported once and then forked, where the system can: that saves some seconds a line.
-_PRELOAD = ("torch", "spikewatch", "snntorch", "norse.torch", "sinabs.layers", "sklearn.datasets")
-_PRELOAD_SPIKINGJELLY = ("spikingjelly.activation_based.neuron",)
+_PRELOAD = ("torch", "spikewatch", "sklearn.datasets")
+_PRELOAD_OF = {
+    "norse": "norse.torch",
+    "sinabs": "sinabs.layers",
+    "snntorch": "snntorch",
+    "spikingjelly": "spikingjelly.activation_based.neuron",
+}
+_FORKSERVER: Literal["forkserver"] = "forkserver"
 _TAIL_CHARS = 300
 
 
-def run_row(training: str, watcher: str, plan: object, device: str) -> Row:
+def preload(libraries: Iterable[str]) -> None:
+    """Say which libraries the processes to come will need."""
+    if _FORKSERVER in multiprocessing.get_all_start_methods():
+        some = [_PRELOAD_OF[x] for x in libraries if find_spec(x)]
+        multiprocessing.get_context(_FORKSERVER).set_forkserver_preload([*_PRELOAD, *some])
+
+
+def run_row(training: str, watcher: str, plan: Plan, device: str) -> Row:
     """Measure one line; whatever happens to the process, a line comes back.
 
     Args:
@@ -56,17 +73,14 @@ def not_installed(training: str, watcher: str) -> Row:
     return Row(training=training, watcher=watcher, status=NOT_INSTALLED)
 
 
-def _context() -> "multiprocessing.context.BaseContext":
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    wanted = (*_PRELOAD, *_PRELOAD_SPIKINGJELLY)
-    context.set_forkserver_preload([x for x in wanted if find_spec(x.partition(".")[0])])
-    return context
+def _context() -> SpawnContext | ForkServerContext:
+    if _FORKSERVER in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context(_FORKSERVER)
+    return multiprocessing.get_context("spawn")
 
 
 def _measure(
-    training: str, watcher: str, plan: object, device: str, log: str, answer: Connection
+    training: str, watcher: str, plan: Plan, device: str, log: str, answer: Connection
 ) -> None:
     """Runs in the child: measure, and send a `Row` or what went wrong."""
     # What tools print would tear the table apart.

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..models import TRAININGS, Training
-from .children import not_installed, run_row
+from .children import not_installed, preload, run_row
 from .choice import ALL_WATCHERS, choose
 from .goals import MISSED, Verdict, verdicts
-from .measure import QUICK, Plan
 from .row import Row
 from .table import render
+from .turns import QUICK, Plan
 from .watchers import Watcher
 
 
@@ -84,8 +84,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if not 0.1 <= args.round <= 60:
             parser.error(f"--round was {args.round:g}; give 0.1 to 60 seconds")
         plan = dataclasses.replace(plan, round_s=args.round)
-    if args.device == "cuda" and not torch.backends.cuda.is_built():
-        parser.error("--device cuda: this torch is built without CUDA; leave --device out")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device here; leave --device out")
     if args.json is not None and not args.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {args.json.parent}; make it first")
     try:
@@ -100,6 +100,7 @@ def _measure_all(
     chosen: Sequence[tuple[Training, Watcher]], plan: Plan, device: str, rows: list[Row]
 ) -> None:
     """Measure line after line, into `rows`."""
+    preload({training.library for training, _ in chosen})
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:

@@ -80,7 +80,11 @@ class Costs:
 
 
 def costs(
-    rounds: Sequence[Sequence[Pair]], *, n_steps: int, own_background_s: float = 0.0
+    rounds: Sequence[Sequence[Pair]],
+    *,
+    n_steps: int,
+    own_background_s: float = 0.0,
+    relief_s: float = 0.0,
 ) -> Costs:
     """Summarise rounds of pairs.
 
@@ -89,6 +93,7 @@ def costs(
         n_steps: Steps in each block.
         own_background_s: CPU time that threads of the bare training take in a block (autograd's,
             with a GPU).
+        relief_s: Time that it took, all in all, to let go of what the tool had kept.
 
     Raises:
         ValueError: Too few rounds, or an empty one.
@@ -96,18 +101,24 @@ def costs(
     if len(rounds) < 2 or not all(rounds):
         raise ValueError(f"{[len(r) for r in rounds]} pairs in rounds; needed are two rounds")
     pairs = [p for r in rounds for p in r]
-    ratio, quiet = wall_ratio(pairs, n_steps=n_steps, own_background_s=own_background_s)
-    each = [wall_ratio(r, n_steps=n_steps, own_background_s=own_background_s)[0] for r in rounds]
     step_s = statistics.median(p.bare.wall_s for p in pairs) / n_steps
     n_watched = len(pairs) * n_steps
+    relief = relief_s / (step_s * n_watched)
+
+    def wall(some: Sequence[Pair]) -> float:
+        return wall_ratio(some, n_steps=n_steps, own_background_s=own_background_s)[0] + relief
+
+    def cpu(some: Sequence[Pair]) -> float:
+        return cpu_ratio(some, own_background_s=own_background_s) + relief
+
     return Costs(
         step_ms=1e3 * step_s,
-        wall_ratio=ratio,
-        wall_quartiles=quartiles(each),
-        cpu_ratio=cpu_ratio(pairs, own_background_s=own_background_s),
-        cpu_quartiles=quartiles([cpu_ratio(r, own_background_s=own_background_s) for r in rounds]),
-        quiet_ratio=quiet,
-        extra_ms=1e3 * step_s * (ratio - 1),
+        wall_ratio=wall(pairs),
+        wall_quartiles=quartiles([wall(r) for r in rounds]),
+        cpu_ratio=cpu(pairs),
+        cpu_quartiles=quartiles([cpu(r) for r in rounds]),
+        quiet_ratio=wall_ratio(pairs, n_steps=n_steps, own_background_s=own_background_s)[1],
+        extra_ms=1e3 * step_s * (wall(pairs) - 1),
         observed_frac=sum(p.watched.n_observed for p in pairs) / n_watched,
         n_rounds=len(rounds),
         n_steps=n_watched,

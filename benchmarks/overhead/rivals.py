@@ -120,6 +120,7 @@ def _attach_sinabs_hooks(built: Built, folder: Path) -> Watching:
     from sinabs import hooks
 
     del folder
+    assert isinstance(built.net, nn.Sequential)  # noqa: S101 - as the tool asks for
     hooks.register_synops_hooks(built.net)
     for module in built.neurons:
         module.register_forward_hook(hooks.firing_rate_per_neuron_hook)

@@ -36,6 +36,7 @@ class Row:
         status: "measured", "not installed", or what went wrong.
         costs: Times and ratios; None unless measured.
         growth: Memory.
+        read_ms: Time to read each spike tensor of a step once, by `sum()`; only of that watcher.
         written_bytes_per_step: Bytes on disk, by the watched steps.
         settled: Whether the sampler's first credit was spent before anything was timed.
         syncs: On a GPU: by kind of step ("bare", "off-sample", "sampled"), what waited for it.
@@ -46,6 +47,7 @@ class Row:
     status: str = MEASURED
     costs: Costs | None = None
     growth: Growth | None = None
+    read_ms: float | None = None
     written_bytes_per_step: float | None = None
     settled: bool = True
     syncs: dict[str, Syncs] | None = None

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from .choice import training_named, watcher_named
 from .goals import times_cheaper
-from .pairing import Costs
 from .row import MEASURED, Row
 from .watchers import EVERY_STEP, FLOOR
 
@@ -18,8 +17,8 @@ wall, cpu: watched time over bare time; the quartiles are wall's, over rounds.
 quiet: wall in blocks without a writer's work and, at the defaults, without an observed step.
 observed: share of the timed steps (~: it still observed as at the start of a run, or not at all).
 ms extra: what watching adds to an observed step; × ours: that over spikewatch's at every step;
-× read: over the cost of one read of each spike tensor. MiB: what it takes
-once, and what it grows by in so many watched steps."""
+× read: over the time to read each spike tensor once. MiB: what it takes once, imports apart, and
+what it grows by in so many watched steps; a tool that keeps everything is stopped at 1 GiB."""
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -52,7 +51,7 @@ def _line(row: Row, beside: Sequence[Row]) -> str:
         f"{watcher.about:32}{costs.wall_ratio:7.3f}{f'{low:.3f}–{high:.3f}':>14}"
         f"{costs.quiet_ratio:7.3f}{costs.cpu_ratio:7.3f}{observed:>10}"
         f"{'–' if extra is None else f'{extra:.3f}':>9}"
-        f"{_times(extra, _costs(beside, EVERY_STEP)):>7}{_times(extra, _costs(beside, FLOOR)):>7}"
+        f"{_times(extra, _ours_ms(beside)):>7}{_times(extra, _read_ms(beside)):>7}"
         f"{_memory(row):>22}{row.written_bytes_per_step or 0.0:8.0f}"
     )
 
@@ -64,9 +63,13 @@ def _memory(row: Row) -> str:
     return f"{growth.start_mib:.0f}{f'{growth.mib:+.1f} in {growth.n_steps}':>16}"
 
 
-def _costs(rows: Sequence[Row], watcher: str) -> Costs | None:
-    return next((r.costs for r in rows if r.watcher == watcher), None)
+def _ours_ms(rows: Sequence[Row]) -> float | None:
+    return next((r.costs.extra_ms for r in rows if r.watcher == EVERY_STEP and r.costs), None)
 
 
-def _times(extra: float | None, of: Costs | None) -> str:
-    return "–" if extra is None or of is None else f"{times_cheaper(of.extra_ms, extra):.1f}"
+def _read_ms(rows: Sequence[Row]) -> float | None:
+    return next((r.read_ms for r in rows if r.watcher == FLOOR), None)
+
+
+def _times(extra_ms: float | None, of_ms: float | None) -> str:
+    return "–" if extra_ms is None or of_ms is None else f"{times_cheaper(of_ms, extra_ms):.1f}"

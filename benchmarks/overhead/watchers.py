@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from torch import Tensor
 import spikewatch
 from spikewatch.sampling import Budget
 
-from ..models.training import Built, Step, Training
+from ..models.training import Built, Training
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Watching:
     """
 
     close: Callable[[], object] = lambda: None
-    after_step: Step | None = None
+    after_step: Callable[[], object] | None = None
     n_observed: Callable[[], int] | None = None
     relieve: Callable[[], object] = lambda: None
     running: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
@@ -85,7 +85,7 @@ class WatchedTime:
         return self._past_s + running_s
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """Let the clock go."""
         self._since_s = time.perf_counter()
         try:
