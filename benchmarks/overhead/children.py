@@ -17,7 +17,8 @@ from .turns import Plan
 
 
 # Imported once and then forked, where the system can: that saves some seconds a line.
-_PRELOAD = ("torch", "spikewatch", "sklearn.datasets")
+# (torch's optimizers import its compiler when the first of them is made.)
+_PRELOAD = ("torch", "torch._dynamo", "spikewatch", "sklearn.datasets")
 _PRELOAD_OF = {
     "norse": "norse.torch",
     "sinabs": "sinabs.layers",

@@ -28,7 +28,8 @@ _WRITERS_S = 0.6
 class Plan:
     """How long to measure.
 
-    As long as the rounds take in all is waited, at most, until the sampler's first credit is spent.
+    Warming up takes no longer than the rounds; nor does the wait, after that, until the sampler's
+    first credit is spent.
 
     Attributes:
         n_rounds: Rounds of pairs where it matters most; a watcher may take a share of them.
@@ -37,7 +38,7 @@ class Plan:
             machine; long enough for caches to be refilled.
         memory_steps: Watched steps over which memory is followed.
         memory_s: The same in seconds, where that is less; not for spikewatch itself.
-        warm_s: Watched steps before anything is timed, at least so many seconds of them.
+        warm_s: Seconds of watched steps before anything is timed or weighed.
     """
 
     n_rounds: int = 16
@@ -86,7 +87,8 @@ class Turns:
         Returns:
             Whether it came so far in time.
         """
-        end = time.perf_counter() + self._plan.warm_s
+        rounds_s = self._plan.n_rounds * self._plan.round_s
+        end = time.perf_counter() + min(self._plan.warm_s, rounds_s)
         self._watch(WARM_STEPS)
         while time.perf_counter() < end:
             self._watch(1)
@@ -94,7 +96,7 @@ class Turns:
         if not self._sampled or count is None:
             return True
         sparse = False
-        end = time.perf_counter() + self._plan.n_rounds * self._plan.round_s
+        end = time.perf_counter() + rounds_s
         while time.perf_counter() < end:
             before, steps_before = count(), self.n_watched
             look_again = time.perf_counter() + _LOOK_S

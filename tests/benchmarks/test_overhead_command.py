@@ -14,6 +14,7 @@ from benchmarks.overhead.command import main
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_short_run_prints_a_table_writes_json_and_judges(tmp_path):
     only = ["--only", "mlp-small", "defaults", "every-step"]
     short = ["--quick", "--rounds", "2", "--round", "0.1", "--json", str(tmp_path / "o.json")]
