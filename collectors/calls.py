@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter as time_now
 from typing import Any
 
 from torch import Tensor, nn
 
 from .axes import Axes
+from .hooks import Hook
 from .library import Library
 
 
@@ -66,6 +68,10 @@ class Call:
         return 1 if self.axes.time is None else self.values.shape[self.axes.time]
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 @dataclass
 class Subject:
     """What the instruments of one layer share.
@@ -75,8 +81,10 @@ class Subject:
         module: The layer, as long as it lives; None for a tap.
         tell: Stores, once, what the user should know of the layer.
         spent: Takes note of seconds that went by outside of the layer's forward hook.
+        fault: Takes note of an error there.
         dead: 1 where a neuron is dead as of the latest flush, else 0, [*neurons]; None without
             evidence.
+        step: Events of each neuron in the step that is flushed, and observations of each.
     """
 
     library: Library
@@ -84,6 +92,21 @@ class Subject:
     tell: Callable[[str], None]
     spent: Callable[[float], None]
     dead: Tensor | None = None
+    step: tuple[Tensor, int] | None = None
+    fault: Callable[[Exception], None] = _raise
+
+    def in_backward(self, body: Callable[..., None]) -> Hook:
+        """A hook for a tensor or a node of the autograd graph: timed, and never raising."""
+
+        def run(*args: Any) -> None:
+            began = time_now()
+            try:
+                body(*args)
+            except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
+                self.fault(error)
+            self.spent(time_now() - began)
+
+        return Hook(run)
 
 
 class TimeSteps:

@@ -3,8 +3,8 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from time import perf_counter as time_now
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from spikewatch.observing import Counters, Counts, OnHost
 
 from .calls import Call, Subject
-from .hooks import Hook
 
 
 # Of one gradient: its time steps, elements in each, and its own time step if it is one of many.
@@ -38,6 +37,8 @@ class GradientCounts:
         self._norms: list[Tensor] = []  # [steps] of a sequence, else [1]
         self._sizes: list[int] = []  # elements behind each entry of a norm
         self._times: list[int | None] = []
+        self._n_calls = 0  # of a sample, in the forward pass
+        self._block = _Block()
 
     def add(self, call: Call) -> None:
         """Have ∂L/∂s counted when the backward pass reaches the spikes.
@@ -45,19 +46,31 @@ class GradientCounts:
         A hook on the tensor, never a full backward hook of the module: that one breaks programs
         which change the spikes in place.
         """
+        block = None
+        if call.again:
+            if self._block.is_over:
+                self._block = _Block()
+            block = self._block
+            block.n_calls += 1
+        elif call.time is not None:
+            self._n_calls = max(self._n_calls, call.time + 1)
         if call.spikes.requires_grad:
-            body = partial(self._add_gradient, call.axes.time, call.time, call.unfold)
-            call.spikes.register_hook(Hook(body))
+            body = partial(self._add_gradient, call.axes.time, call.time, block, call.unfold)
+            call.spikes.register_hook(self._subject.in_backward(body))
             self._awaited = True
 
     def _add_gradient(
         self,
         axis: int | None,
         time: int | None,
+        block: "_Block | None",
         unfold: Callable[[Tensor], Tensor] | None,
         gradient: Tensor,
     ) -> None:
-        began = time_now()
+        if block is not None:
+            block.is_over = True
+            if block.n_calls != self._n_calls:
+                time = None  # blocks are run again in the opposite order
         gradient = gradient.detach() if unfold is None else unfold(gradient.detach())
         wide = None if gradient.dtype.itemsize >= 4 else torch.float32
         norm = torch.linalg.vector_norm
@@ -69,7 +82,6 @@ class GradientCounts:
         self._norms.append(norms)
         self._sizes.append(gradient.numel() // max(1, norms.numel()))
         self._times.append(time if axis is None else None)
-        self._subject.spent(time_now() - began)
 
     def flush(self) -> Counts | None:
         """Counters of ∂L/∂s in the table `gradients`."""
@@ -82,6 +94,14 @@ class GradientCounts:
             counters = {_NAMES: OnHost(whole, partial(_fold, entries))}
         self._clear()
         return Counts({"gradients": counters})
+
+
+@dataclass
+class _Block:
+    """A reentrant checkpoint's block that is run again: its calls, until the first gradient."""
+
+    n_calls: int = 0
+    is_over: bool = False
 
 
 def _fold(entries: list[_Entry], norms: list[float]) -> Mapping[str, float | int | None]:

@@ -15,6 +15,7 @@ from .dynamics import DynamicsReader
 from .first_spikes import FirstSpikes
 from .gradient_counts import GradientCounts
 from .membrane import MembraneReader
+from .neuron_rates import NeuronRates
 from .spike_counts import SpikeCounts
 from .surrogate_counts import SurrogateCounts
 
@@ -34,6 +35,7 @@ class Instrument(Protocol):
 # In the order in which they are flushed: later ones may use what earlier ones told the subject.
 INSTRUMENTS: tuple[type[Instrument], ...] = (
     SpikeCounts,
+    NeuronRates,
     SurrogateCounts,
     GradientCounts,
     MembraneReader,

@@ -121,10 +121,12 @@ class SpikeCounts:
     def flush(self) -> Counts | None:
         """Counters of the table `spikes`."""
         self._read_gathered()
+        self._subject.step = None
         if self._events is None or self._n_obs == 0:
             return None
         events, n_obs = self._events, self._n_obs
         self._events, self._n_obs = None, 0
+        self._subject.step = (events, n_obs)
         counters: Counters = {
             "n_obs": n_obs,
             "n_neurons": events.numel(),

@@ -60,7 +60,9 @@ class SpikeObserver:
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._rejected = False
-        self._subject = Subject(found.library, self._module_if_read, self._tell, self._spent)
+        self._subject = Subject(
+            found.library, self._module_if_read, self._tell, self._spent, fault=self._fault
+        )
         self._sites: dict[str, Sites] = {}  # by phase
         self._lanes: dict[str, Lane] = {}  # by phase
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
@@ -114,6 +116,10 @@ class SpikeObserver:
     def _spent(self, seconds: float) -> None:
         if self._session is not None:
             self._session.spent(seconds)
+
+    def _fault(self, error: Exception) -> None:
+        if self._session is not None:
+            self._session.fault(self.layer.name, error)
 
     # ------------------------------------------------------------------------------------ hooks
 
@@ -184,6 +190,8 @@ class SpikeObserver:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
         axes = self._axes_of(module, spikes, rank=values.dim())
         phase, again = session.phase(), in_recomputation()
+        if again and not spikes.requires_grad:
+            return  # a checkpoint within a checkpoint: it will run once more, with a graph
         if not self._lane(phase).takes(spikes.device, again=again):
             session.note(self.layer.name, _ONE_REPLICA)
             return

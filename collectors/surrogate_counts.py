@@ -18,6 +18,7 @@ from spikewatch.observing import Counters, Counts
 
 from .calls import GOLDEN_RATIO, Call, Subject
 from .hooks import saved_tensors_are_hooked
+from .late_slopes import LateSlopes
 from .sums import Tally, in_full_precision
 from .surrogate import (
     can_be_read_in_part,
@@ -42,6 +43,7 @@ class SurrogateCounts:
         self._tally = Tally(
             "sum_sg", "sum_sq_sg", "n_sg_active", "n_sg_negative", size="n_sg", bad="n_sg_nonfinite"
         )
+        self._late = LateSlopes(subject)
         self._idle_obs: Tensor | None = None
         self._total_obs = 0
         self._carrying: Counters = {}
@@ -51,7 +53,11 @@ class SurrogateCounts:
 
     def add(self, call: Call) -> None:
         """Read σ′ of one call from its surrogate nodes."""
-        if not (call.probed and call.nodes) or saved_tensors_are_hooked():
+        if not (call.probed and call.nodes):
+            return
+        if saved_tensors_are_hooked():
+            for group in _groups_to_read(call):
+                self._late.await_backward(group)
             return
         if self._safe is None:
             self._look_at(call.nodes[0])
@@ -88,10 +94,7 @@ class SurrogateCounts:
         """σ′ of the nodes to be read, each with its dimensions of time and batch."""
         shape, axes = call.values.shape, call.axes
         step = axes.one_step(shape)
-        groups = _groups(call)
-        if call.pick is not None:
-            groups = [groups[int(call.pick * len(groups))]]
-        for group in groups:
+        for group in _groups_to_read(call):
             whole = output_shape(group[0])
             dims: tuple[int, ...] | None = None
             if len(whole) == len(shape) and axes.neurons(whole) == axes.neurons(shape):
@@ -116,8 +119,10 @@ class SurrogateCounts:
 
     def flush(self) -> Counts | None:
         """Counters of σ′; where it was not read in this step, who carries as of the last time."""
+        late = self._late.flush()
         if not self._tally:
-            return Counts({"gradients": self._carrying}) if self._carrying else None
+            counters = (late or {}) | self._carrying
+            return Counts({"gradients": counters}) if counters else None
         self._carrying = self._who_carries()
         return Counts({"gradients": {self._tally.names: self._tally.take(), **self._carrying}})
 
@@ -133,6 +138,11 @@ class SurrogateCounts:
             counters["n_dead_carrying"] = alive
             counters["n_dead_lost"] = dead.sum() - alive
         return counters
+
+
+def _groups_to_read(call: Call) -> list[list[Any]]:
+    groups = _groups(call)
+    return groups if call.pick is None else [groups[int(call.pick * len(groups))]]
 
 
 def _groups(call: Call) -> list[list[Any]]:

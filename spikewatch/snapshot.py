@@ -113,7 +113,8 @@ def _named(name: Any, value: Any, get: Callable[[Any], Any]) -> Row:
             return dict(fold(get(slot)))
         return dict(zip(name, get(value), strict=True))
     number = get(value)
-    return {name: bytes(number) if isinstance(number, list) else number}
+    is_bitmap = isinstance(value, _Slot) and value.lane[1] == torch.uint8
+    return {name: bytes(number) if is_bitmap else number}
 
 
 def take(

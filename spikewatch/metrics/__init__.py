@@ -9,15 +9,15 @@ from .declare import KEYS, Counter, Metric, Table
 from .dynamics import DYNAMICS
 from .gradients import GRADIENTS
 from .membrane import MEMBRANE
+from .neurons import NEURONS
 from .records import RECORDS
 from .spikes import SPIKES
 from .timing import TIMING
 from .weights import WEIGHTS
 
 
-TABLES: dict[str, Table] = {
-    t.name: t for t in (SPIKES, TIMING, MEMBRANE, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS)
-}
+_ALL = (SPIKES, NEURONS, TIMING, MEMBRANE, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS)
+TABLES: dict[str, Table] = {t.name: t for t in _ALL}
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}
 
 _names = [name for t in TABLES.values() for name in t.schema if name not in KEYS]

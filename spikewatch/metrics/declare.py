@@ -129,15 +129,20 @@ class Table:
             by: Key columns that stay; the others take their last value.
         """
         how = {"sum": pl.Expr.sum, "min": pl.Expr.min, "max": pl.Expr.max, "last": pl.Expr.last}
-        aggs = [how[c.merge](pl.col(c.name)) for c in self.counters]
+        plain = [c for c in self.counters if not c.dtype.is_nested()]
         # Polars sums a group of NULLs to 0; without evidence it has to stay NULL.
         aggs = [
-            pl.when(pl.col(c.name).count() > 0).then(agg).alias(c.name)
-            for c, agg in zip(self.counters, aggs, strict=True)
+            pl.when(pl.col(c.name).count() > 0).then(how[c.merge](pl.col(c.name))).alias(c.name)
+            for c in plain
         ]
         keys = [pl.col(k).last() for k in KEYS if k not in by]
-        groups = self._complete(rows).group_by(by, maintain_order=True)
-        return self.compute(groups.agg(*keys, *aggs))
+        rows = self._complete(rows)
+        merged = rows.group_by(by, maintain_order=True).agg(*keys, *aggs)
+        for counter in self.counters:
+            if counter.dtype.is_nested():
+                lists = _sums_of_lists(rows, counter.name, by)
+                merged = merged.join(lists, on=by, how="left", nulls_equal=True)
+        return self.compute(merged)
 
     def _complete(self, rows: pl.DataFrame) -> pl.DataFrame:
         wanted = KEYS | self.counter_schema
@@ -145,3 +150,11 @@ class Table:
         return rows.with_columns(missing).select(
             pl.col(name).cast(dtype) for name, dtype in wanted.items()
         )
+
+
+def _sums_of_lists(rows: pl.DataFrame, name: str, by: list[str]) -> pl.DataFrame:
+    """Lists of each group added up element by element."""
+    place = pl.int_ranges(pl.col(name).list.len()).alias("_place")
+    elements = rows.select(*by, name).drop_nulls(name).with_columns(place).explode(name, "_place")
+    sums = elements.group_by(*by, "_place").agg(pl.col(name).sum())
+    return sums.sort("_place").group_by(by, maintain_order=True).agg(name)

@@ -11,7 +11,12 @@ from . import KEYS, TABLES
 # `n_nonfinite_value` is 1 where that is NaN or infinite.
 COLUMNS: dict[str, pl.DataType] = (
     KEYS
-    | {name: dtype for t in TABLES.values() for name, dtype in t.schema.items()}
+    | {
+        name: dtype
+        for t in TABLES.values()
+        for name, dtype in t.schema.items()
+        if not dtype.is_nested()  # lists are for looking at, not for rules
+    }
     | {"value": pl.Float64(), "n_nonfinite_value": pl.Int64()}
 )
 _JOIN = [k for k in KEYS if k != "at"]

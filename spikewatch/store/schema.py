@@ -109,7 +109,7 @@ def _wide_view() -> str:
         f"any_value({quote(c)}){'::BLOB' * (dtype == pl.Binary())} AS {quote(c)}"
         for table in TABLES.values()
         for c, dtype in table.schema.items()
-        if c not in KEYS
+        if c not in KEYS and not dtype.is_nested()
     )
     rows = " UNION ALL BY NAME ".join(f"FROM {table}" for table in TABLES)
     return f"""CREATE OR REPLACE VIEW wide AS
