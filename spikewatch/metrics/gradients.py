@@ -138,13 +138,16 @@ def grad_time_ratio() -> pl.Expr:
 
 
 def add_deepest(rows: Sequence[dict[str, Any]]) -> None:
-    """Tell each row of one step what reached the deepest layer.
+    """Tell the rows of one step what reached the deepest layer; not those behind it.
+
+    A readout's spikes, which no loss uses, stand behind it. A layer before it without gradient is
+    detached from the loss.
 
     Args:
         rows: Rows of `gradients` of one step, in the order of depth; changed in place.
     """
-    deepest = next((r for r in reversed(rows) if (r.get("n_grad") or 0) > 0), None)
-    if deepest is not None:
-        n, squares = deepest["n_grad"], deepest["sum_sq_grad"]
-        for row in rows:
+    last = next((i for i in reversed(range(len(rows))) if (rows[i].get("n_grad") or 0) > 0), None)
+    if last is not None:
+        n, squares = rows[last]["n_grad"], rows[last]["sum_sq_grad"]
+        for row in rows[: last + 1]:
             row.update(n_grad_deepest=n, sum_sq_grad_deepest=squares)

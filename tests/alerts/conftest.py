@@ -30,11 +30,28 @@ GRADIENTS = {
     "sum_sg": SLOTS / 5,
     "n_sg_active": SLOTS // 2,
     "n_sg_nonfinite": 0,
+    "n_sg_negative": 0,
     "n_sg_neurons": N,
     "n_carrying": N,
     "n_grad": SLOTS,
     "sum_sq_grad": 1e-4,
     "n_nonfinite_grad": 0,
+    "n_grad_deepest": SLOTS,
+    "sum_sq_grad_deepest": 1e-4,
+    "sum_sq_grad_first": 1e-5,
+    "sum_sq_grad_last": 1e-5,
+}
+MEMBRANE = {"n_membrane": 4096, "sum_z": -2048.0, "sum_sq_z": 2048.0, "n_runaway": 0}
+DYNAMICS = {
+    "n_thresholds": 100,
+    "n_thresholds_out": 0,
+    "n_thresholds_pinned": 0,
+    "n_decays": 1,
+    "decay_min": 0.9,
+    "decay_max": 0.9,
+    "n_learnable": 1,
+    "n_without_gradient": 0,
+    "without_gradient_rows": 0,
 }
 AMPLITUDES = {
     "n_amplitudes": 4,
@@ -59,7 +76,12 @@ WEIGHTS = {
 }
 # A LIF layer, ternary spikes with an amplitude, ternary weights (whose scale is an α), the loss.
 HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
-    "lif": {"spikes": SPIKES, "gradients": GRADIENTS},
+    "lif": {
+        "spikes": SPIKES,
+        "gradients": GRADIENTS,
+        "membrane": MEMBRANE,
+        "dynamics": DYNAMICS,
+    },
     "tern": {
         "spikes": SPIKES | {"n_positive": SLOTS // 20},
         "gradients": GRADIENTS,

@@ -38,6 +38,15 @@ SICK = {
     "vanished-gradient": ("lif", {"sum_sq_grad": 0.0}),
     "vanished-surrogate-gradient": ("lif", {"n_sg_active": 20}),
     "narrow-surrogate": ("lif", {"n_sg_active": 1500}),
+    "negative-surrogate": ("lif", {"n_sg_negative": 1}),
+    "detached-layer": ("lif", {"n_grad": 0, "sum_sq_grad": None}),
+    "gradient-vanishes-with-depth": ("lif", {"sum_sq_grad_deepest": 1e8}),
+    "gradient-vanishes-through-time": ("lif", {"sum_sq_grad_first": 1e-16}),
+    "runaway-membrane": ("lif", {"n_runaway": 60}),
+    "threshold-out-of-range": ("lif", {"n_thresholds_out": 1}),
+    "decay-out-of-range": ("lif", {"decay_max": 1.2}),
+    "learns-nothing": ("lif", {"n_without_gradient": 1, "without_gradient_rows": 7}),
+    "threshold-pinned": ("lif", {"n_thresholds_pinned": 8}),
     "amplitude-too-large": ("tern", {"amplitude_max": 4.2}),
     "amplitude-too-small": ("tern", {"amplitude_min": 0.1}),
     "amplitude-flipped": ("tern", {"amplitude_min": -0.2}),
@@ -141,6 +150,7 @@ def test_without_surrogate_nodes_dead_neurons_are_told_early_too(wide):
 
 def test_a_readout_whose_spikes_the_loss_does_not_use_is_not_ill(wide):
     unused = {"n_grad": 0, "sum_sq_grad": None, "n_nonfinite_grad": None, "n_sg_active": 10}
+    unused |= {"n_grad_deepest": None}  # the deepest layer with gradient is before it
     engine = Engine(load_rules(), run="r", rank=0)
     out = engine.feed(wide(range(40), lif=unused)).filter(layer="lif")
     assert set(out.group_by("rule").last()["state"]) == {"ok"}
@@ -175,4 +185,5 @@ def test_polars_and_duckdb_judge_alike_also_of_null_nan_and_infinity():
         con.register("probe", probe.to_arrow())
         theirs = pl.DataFrame(con.sql(judging_sql(load_rules(), "probe")).to_arrow_table())
     assert ours.equals(theirs.select(ours.columns))
-    assert {True, False, None} == {v for c in ours.columns if "holds" in c for v in ours[c]}
+    verdicts = [c for c in ours.columns if c.startswith("holds ")]
+    assert {True, False, None} == {v for c in verdicts for v in ours[c]}

@@ -1,0 +1,55 @@
+"""What is wrong with a model's structure is told, and what is right is not."""
+
+import snntorch as snn
+import torch
+from torch import nn
+
+import spikewatch
+
+
+class Net(nn.Module):
+    def __init__(self, *, cut=False):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(8, 16), snn.Leaky(beta=0.9)
+        self.fc2, self.lif2 = nn.Linear(16, 16), snn.Leaky(beta=0.9)
+        self.fc3, self.lif3 = nn.Linear(16, 4), snn.Leaky(beta=0.9)
+        self.cut = cut
+
+    def forward(self, x):
+        zero = torch.zeros
+        spikes, _ = self.lif1(self.fc1(x), zero(len(x), 16))
+        spikes, _ = self.lif2(self.fc2(spikes.detach() if self.cut else spikes), zero(len(x), 16))
+        _, mem = self.lif3(self.fc3(spikes), zero(len(x), 4))
+        return mem
+
+
+def train(net, tmp_path, *, n_steps):
+    torch.manual_seed(0)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            net(8 * torch.rand(32, 8)).square().sum().backward()
+            optimizer.step()
+    with spikewatch.open_store(tmp_path) as store:
+        fired = store.sql("SELECT DISTINCT rule, layer FROM alerts WHERE state = 'firing'")
+        notes = store.sql("SELECT message FROM events WHERE kind = 'note'")
+    return set(fired.rows()), notes["message"].to_list()
+
+
+def test_a_detached_layer_fires_and_a_readout_that_uses_its_membrane_does_not(tmp_path):
+    fired, _ = train(Net(cut=True), tmp_path, n_steps=8)
+    assert [layer for rule, layer in fired if rule == "detached-layer"] == ["lif1"]
+
+
+def test_a_sound_structure_is_not_complained_of(tmp_path):
+    fired, notes = train(Net(), tmp_path, n_steps=8)
+    assert not notes
+    assert not {rule for rule, _ in fired} & {"detached-layer", "negative-surrogate"}
+
+
+def test_a_surrogate_that_is_negative_above_the_threshold_is_told(tmp_path):
+    net = Net()
+    net.lif1.spike_grad = snn.surrogate.triangular()
+    fired, _ = train(net, tmp_path, n_steps=8)
+    assert ("negative-surrogate", "lif1") in fired
