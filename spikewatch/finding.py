@@ -19,7 +19,7 @@ def find_observers(model: nn.Module, *, named: Mapping[str, str]) -> list[Observ
     observers: list[Observer] = []
     for find in load_collectors().values():
         observers += find(model, named=named, taken=frozenset())
-    if not observers:
+    if all(o.layer.kind == "synapse" for o in observers):
         raise AttachError(_nothing_found(model))
     order = {name: i for i, (name, _) in enumerate(nn.Module.named_modules(model))}
     return sorted(observers, key=lambda o: order.get(o.layer.name, len(order)))

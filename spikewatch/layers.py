@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-Kind = Literal["spiking", "ternary", "tap", "candidate"]
+Kind = Literal["spiking", "ternary", "tap", "candidate", "synapse"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Layer:
         name: The module's qualified name, without the prefixes of wrappers (`module.`,
             `_orig_mod.`); for a tap, the name given by the user.
         kind: `spiking`, `ternary` (weights), `tap` (a functional neuron), or `candidate` (its code
-            can make spikes; the first forward pass decides).
+            can make spikes; the first forward pass decides); `synapse` (a weight layer whose
+            operations are counted; it is in the table `energy`, and not among the layers).
         library: Who makes such layers (`snntorch`, `spikingjelly`, `user`, …).
         type: The module's class name.
         note: What the user should know of how it is watched.

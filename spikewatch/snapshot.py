@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .metrics.energy import add_samples
 from .metrics.gradients import add_deepest
 from .observing import Counts, OnHost
 
@@ -81,6 +82,7 @@ class Snapshot:
                 row.update(_named(name, value, get))
             rows.setdefault(table, []).append(row)
         add_deepest(rows.get("gradients", []))
+        add_samples(rows)
         for layer, kind, edges, parts in self._histograms:
             counts, below, above = map(get, parts)
             row = {"kind": kind, "edges": edges, "counts": counts, "below": below, "above": above}

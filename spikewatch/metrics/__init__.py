@@ -7,6 +7,7 @@ a `Table` and name it in `TABLES`.
 from .amplitudes import AMPLITUDES
 from .declare import KEYS, Counter, Metric, Table
 from .dynamics import DYNAMICS
+from .energy import ENERGY
 from .gradients import GRADIENTS
 from .membrane import MEMBRANE
 from .neurons import NEURONS
@@ -16,7 +17,7 @@ from .timing import TIMING
 from .weights import WEIGHTS
 
 
-_ALL = (SPIKES, NEURONS, TIMING, MEMBRANE, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS)
+_ALL = (SPIKES, NEURONS, TIMING, MEMBRANE, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS, ENERGY)
 TABLES: dict[str, Table] = {t.name: t for t in _ALL}
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}
 

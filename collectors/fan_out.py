@@ -1,0 +1,78 @@
+"""How many outputs of a weight layer an input element reaches.
+
+Asked of the layer itself: with all weights 1, the derivative of the sum of its outputs by an input
+is the number of outputs that this input reaches. So stride, padding of any mode, dilation, groups
+and transposition are right because torch is.
+"""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """Outputs that an input element reaches.
+
+    Attributes:
+        each: Of each place, float64 [*space] on the input's device; the same for every channel.
+            None where it is `mean` everywhere.
+        mean: Mean over the places.
+    """
+
+    each: Tensor | None
+    mean: float
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], FanOut]]" = (
+    weakref.WeakKeyDictionary()
+)
+_MOST_SHAPES = 8
+_TRANSPOSED = {
+    1: torch.nn.functional.conv_transpose1d,
+    2: torch.nn.functional.conv_transpose2d,
+    3: torch.nn.functional.conv_transpose3d,
+}
+
+
+def fan_out(module: nn.Module, x: Tensor) -> FanOut:
+    """Fan-out of a Linear or Conv layer for inputs of this shape.
+
+    Args:
+        module: The layer.
+        x: Its input; only shape and device matter. Shape: [..., features], or [..., C, *space].
+    """
+    if isinstance(module, nn.Linear):
+        return FanOut(None, float(module.out_features))
+    space = tuple(x.shape[-len(_kernel(module)) :])
+    known = _known.setdefault(module, {})
+    if space not in known:
+        if len(known) == _MOST_SHAPES:
+            known.clear()
+        reach = _reach(module, space)
+        known[space] = FanOut(reach.to(x.device), float(reach.mean()))
+    return known[space]
+
+
+def _kernel(module: Any) -> tuple[int, ...]:
+    return tuple(module.kernel_size)
+
+
+def _reach(module: Any, space: tuple[int, ...]) -> Tensor:
+    # On the CPU: once a shape, and a device's autotuning is none of our business.
+    weight = torch.ones(module.weight.shape, dtype=torch.float64)
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        x = torch.zeros((1, module.in_channels, *space), dtype=torch.float64, requires_grad=True)
+        if module.transposed:
+            convolve = _TRANSPOSED[len(space)]
+            y = convolve(
+                x, weight, None, module.stride, module.padding, module.output_padding,
+                module.groups, module.dilation,
+            )  # fmt: skip
+        else:
+            y = module._conv_forward(x, weight, None)
+        (reach,) = torch.autograd.grad(y.sum(), x)
+    return reach[0, 0].clone()

@@ -1,0 +1,141 @@
+"""Synaptic operations of weight layers, and three models of what they cost.
+
+Counted from what a layer multiplies its weights with: a nonzero input reaches so many outputs, its
+*fan-out*, and each is one synaptic operation (SOP; exact for strides, padding, dilation, groups).
+A binary or {−a, 0, +a} input needs additions only (AC). Where an input has more levels – residual
+sums of spikes, averages, images – every weight is multiplied (MAC), zeros or not.
+
+The same network without spikes would run each operation once a sample, not T times: its MACs are
+those of one time step. Products with the zeros of a padding are counted in neither.
+
+Three models, for a network of 32-bit floats in 45 nm (Horowitz 2014). They differ by more than
+the network does, so none of them stands alone:
+
+* *compute*: an addition costs 0.9 pJ, a multiplication with addition 4.6 pJ. The network with
+  spikes is the cheaper one below a rate of 5.11/T: for T ≤ 5 at any rate.
+* *equal cost*: an addition costs as much as a multiplication with addition; the break-even is a
+  sparsity of 1 − 1/T (75 % for T = 4). Often quoted; true where operations are counted, not energy.
+* *memory*: to compute, reading each weight without reuse, and, with spikes, reading and writing the
+  membrane potential of each output at each time step; 5 pJ for 32 bits from an 8 KB memory. What
+  moves data decides: with it, far fewer spikes are affordable (Dampfhoffer et al. 2023, Yan et al.
+  2024). Reuse, larger memories and idle power are not in it.
+
+Of attention, products between activations are not counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from .declare import Counter, Table
+
+
+PJ_PER_MAC = 4.6
+PJ_PER_AC = 0.9
+PJ_PER_ACCESS = 5.0
+
+_INT, _F64 = pl.Int64(), pl.Float64()
+
+ENERGY = Table(
+    "energy",
+    "Operations of a weight layer, and their energy",
+    [
+        Counter("n_inputs", _INT, "sum", "Input elements"),
+        Counter("n_nonzero_inputs", _INT, "sum", "Nonzero input elements"),
+        Counter("n_outputs", _INT, "sum", "Output elements"),
+        Counter("n_sops", _INT, "sum", "Synaptic operations of spikes: additions"),
+        Counter("n_macs", _INT, "sum", "Multiplications with addition, for inputs that are none"),
+        Counter("n_dense_macs", _INT, "sum", "Operations if every input were nonzero"),
+        Counter("n_samples", _F64, "sum", "Samples behind them"),
+        Counter("sum_time_steps", _F64, "sum", "Time steps of these samples, added up"),
+    ],
+)
+
+
+def _time_steps() -> pl.Expr:
+    return pl.col("sum_time_steps") / pl.col("n_samples")
+
+
+def _without_spikes() -> pl.Expr:
+    """MACs of the same network run once a sample."""
+    return pl.col("n_dense_macs") / _time_steps()
+
+
+@ENERGY.metric(unit="count", bad="high", source="Merolla et al. 2014")
+def sops_per_sample() -> pl.Expr:
+    """Synaptic operations of spikes for one sample, over all its time steps."""
+    return pl.col("n_sops") / pl.col("n_samples")
+
+
+@ENERGY.metric(unit="fraction", bad="high")
+def input_rate_frac() -> pl.Expr:
+    """Share of input elements that are nonzero."""
+    return pl.col("n_nonzero_inputs") / pl.col("n_inputs")
+
+
+@ENERGY.metric(unit="fraction", bad="high")
+def mac_frac() -> pl.Expr:
+    """Share of the operations whose input is no spike, and which multiply."""
+    return pl.col("n_macs") / pl.col("n_dense_macs")
+
+
+def _pj(sops: pl.Expr, macs: pl.Expr) -> pl.Expr:
+    return PJ_PER_AC * sops + PJ_PER_MAC * macs
+
+
+@ENERGY.metric(unit="pJ", bad="high", source="Horowitz 2014, 45 nm, 32-bit float")
+def compute_pj_per_sample() -> pl.Expr:
+    """Energy of the arithmetic for one sample: 0.9 pJ an addition, 4.6 pJ a MAC."""
+    return _pj(pl.col("n_sops"), pl.col("n_macs")) / pl.col("n_samples")
+
+
+@ENERGY.metric(unit="1", bad="high", source="Horowitz 2014; break-even rate 5.11/T")
+def energy_ratio_compute() -> pl.Expr:
+    """Arithmetic with spikes over that of the same layer without; below 1, spikes are cheaper."""
+    spiking = _pj(pl.col("n_sops"), pl.col("n_macs"))
+    return spiking / (PJ_PER_MAC * _without_spikes())
+
+
+@ENERGY.metric(unit="1", bad="high", source="operation count; break-even sparsity 1 − 1/T")
+def energy_ratio_equal_cost() -> pl.Expr:
+    """Operations with spikes over those without, an addition counted like a MAC."""
+    return (pl.col("n_sops") + pl.col("n_macs")) / _without_spikes()
+
+
+@ENERGY.metric(unit="1", bad="high", source="Dampfhoffer et al. 2023; Yan et al. 2024 (idea)")
+def energy_ratio_memory() -> pl.Expr:
+    """Arithmetic and memory traffic with spikes over that without; see the table's assumptions."""
+    operations = pl.col("n_sops") + pl.col("n_macs")
+    traffic = PJ_PER_ACCESS * (operations + 2 * pl.col("n_outputs"))
+    spiking = _pj(pl.col("n_sops"), pl.col("n_macs")) + traffic
+    inputs = pl.col("n_inputs") / _time_steps()
+    dense = PJ_PER_MAC * _without_spikes() + PJ_PER_ACCESS * (_without_spikes() + inputs)
+    return spiking / dense
+
+
+def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Tell the rows of one step how many samples and time steps stand behind them.
+
+    Weight layers do not know what of their input is time; the spiking layers do. Without one that
+    knows, both stay NULL, and so do the ratios.
+
+    Args:
+        rows: Rows of one step by table; those of `energy` are changed in place.
+    """
+    if not rows.get("energy"):
+        return
+    known = [r for r in rows.get("timing", ()) if r.get("sum_ttfs_length_steps")]
+    obs = {r["layer"]: r["n_obs"] for r in rows.get("spikes", ())}
+    steps = [
+        (r["sum_ttfs_length_steps"] / r["n_ttfs_pairs"], obs[r["layer"]])
+        for r in known
+        if r["layer"] in obs
+    ]
+    if not steps:
+        return
+    # The layer that was observed most has seen every sample.
+    n_steps, n_obs = max(steps, key=lambda s: s[1])
+    for row in rows["energy"]:
+        row["n_samples"] = n_obs / n_steps
+        row["sum_time_steps"] = n_obs
