@@ -50,6 +50,7 @@ class SpikeObserver:
             type=type(found.module).__name__,
             note=found.note,
         )
+        self.called: bool | None = False
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
@@ -140,6 +141,7 @@ class SpikeObserver:
             return
         session.touch()
         if session.active:
+            self.called = True
             self._guarded(session, module, args, output)
 
     def observe_tensor(self, spikes: Tensor) -> None:
@@ -249,7 +251,7 @@ class SpikeObserver:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
         verdict = self._candidate.judge(args, spikes, nodes)
         if verdict == "no":
-            self._rejected = True
+            self._rejected, self.called = True, None
             self.stop()
             session.note(self.layer.name, f"not counted as a spiking layer: {self._candidate.why}")
         elif verdict == "yes" and self.layer.kind == "candidate":

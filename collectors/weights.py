@@ -139,6 +139,7 @@ class WeightObserver:
         )
         # A compiled function is compiled anew where the modes that it is called under differ.
         self.always_on = reaches_compiled(module)
+        self.called = False
         self._module = weakref.ref(module)
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -170,6 +171,7 @@ class WeightObserver:
             return
         session.touch()
         looks = session.active and not in_recomputation()
+        self.called |= looks
         if not (looks or self.always_on):
             return
         try:

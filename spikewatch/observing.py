@@ -110,7 +110,9 @@ class Observer(Protocol):
     layer: Layer
     """What is watched; `kind` may change once, from candidate to what it turned out to be."""
 
-    # An observer may have an attribute `always_on`: its hooks are then kept between observed steps.
+    # An observer may have more attributes. `always_on`: its hooks are kept between observed steps.
+    # `called`: set to True when its layer is called in an observed step; None where that says
+    # nothing. A layer that is never called is told aloud.
 
     def start(self, session: Session) -> None:
         """Put the hooks on. Called before each observed step, so it has to be quick."""

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class Recorder:
     Attributes:
         rank: Of this process in distributed training.
         muted: Take nothing more; for a forked process, in which nobody writes.
+        on_wake: Called each time that the thread wakes up.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Recorder:
         self._closing = False
         self._write_failed = False
         self.muted = False
+        self.on_wake: Callable[[], None] = lambda: None
         self._n_dropped = 0
         self._cpu_s = 0.0
         self._thread = threading.Thread(target=self._run, name="spikewatch", daemon=True)
@@ -124,6 +127,7 @@ class Recorder:
                 dropped, self._n_dropped = self._n_dropped, 0
             began = time.thread_time()
             try:
+                self.on_wake()
                 if dropped:
                     items.append(self._dropped(dropped))
                 if items:

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from .unseen import Weights
+
 
 class StepClock:
     """Calls `ended` when a step of `model` ends, and `blind` if no forward pass was seen in one."""
@@ -27,6 +29,8 @@ class StepClock:
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
         self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._optimizer_seen = False
+        self._optimizer_tells = False  # of its steps; a compiled one does not
+        self._weights = Weights(model)
         self._forwards = 0
         self._look_again_at = 1
         self.fresh = False
@@ -45,9 +49,12 @@ class StepClock:
         """The root's forward begins; call `see_forward` after this.
 
         Returns:
-            Whether that ended a step, because there is no optimizer.
+            Whether that ended a step, because there is no optimizer, or one that does not tell.
         """
-        if not self.fresh or self._has_optimizer():
+        if not self.fresh:
+            self._weights.changed()
+            return False
+        if self._has_optimizer() and (self._optimizer_tells or not self._weights.changed()):
             return False
         self.fresh = False
         self._ended()
@@ -56,7 +63,7 @@ class StepClock:
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         if torch.compiler.is_compiling() or not self._owns(optimizer):
             return
-        self._optimizer_seen = True
+        self._optimizer_seen = self._optimizer_tells = True
         if self.fresh:
             self.fresh = False
             self._stepped.clear()

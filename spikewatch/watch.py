@@ -25,18 +25,7 @@ from .sampling import Sampler
 from .session import LiveSession
 from .snapshot import take
 from .steps import StepClock
-
-
-_NOTHING = (
-    "in the first step no layer made spikes or had ternary weights. If a module does, name it: "
-    "attach(model, layers=['name']). If a function does, pass its output through "
-    "spikewatch.tap('name', spikes) in forward"
-)
-_BLIND = (
-    "the optimizer steps, but no forward pass of the model is seen. Hooks are not called inside "
-    "torch.compile, nor by model.forward(x). To see inside, run some steps without compile, and "
-    "call model(x)"
-)
+from .unseen import NOTHING_FOUND, Unseen
 
 
 def open_watches() -> list["Watch"]:
@@ -72,10 +61,12 @@ class Watch:
         self._dispatcher = dispatcher
         self._sampler = sampler
         self._session = LiveSession(recorder)
+        self._unseen = Unseen(model, self._session)
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
         self._root_hooks: list[Any] = []
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
+        self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._replicas = threading.Lock()
         self._n_replicas = 0  # of DataParallel, that run now
@@ -92,7 +83,8 @@ class Watch:
     @property
     def layers(self) -> list[Layer]:
         """What is watched, in the model's order."""
-        return [o.layer for o in (*self._observers, *self._taps.values())]
+        watched = (*self._observers, *self._taps.values())
+        return [o.layer for o in watched if o.layer.kind != "synapse"]
 
     @property
     def should_stop(self) -> bool:
@@ -182,6 +174,7 @@ class Watch:
         """Put the hooks on and start writing. Called once, by `attach()`."""
         model = self._model()
         assert model is not None  # noqa: S101 - `attach()` holds it
+        self._recorder.on_wake = self._unseen.look
         self._recorder.start()
         self._recorder.record(
             "runs",
@@ -192,7 +185,7 @@ class Watch:
             torch_version=str(torch.__version__),
             spikewatch_version=_version(),
         )
-        self._recorder.event("attached", f"{len(self._observers)} layers", step=0)
+        self._recorder.event("attached", f"{len(self.layers)} layers", step=0)
         self._clock = StepClock(model, self._end_step, self._see_nothing)
         self._session.on_touch = self._clock.see_forward
         hook = load_hook()
@@ -202,7 +195,7 @@ class Watch:
         ]
         for observer in self._observers:
             self._session.place(observer.layer)
-            if observer.layer.kind != "candidate":
+            if observer.layer.kind not in ("candidate", "synapse"):
                 self._session.confirm(observer.layer)
         self._train_active = self._observe(0)
         self._listen(True)
@@ -303,7 +296,10 @@ class Watch:
             if self._train_active:
                 self._flush("train")
                 if session.step == 0 and all(x.kind == "candidate" for x in self.layers):
-                    session.note("", _NOTHING, aloud=True)
+                    session.note("", NOTHING_FOUND, aloud=True)
+                elif self._sees:
+                    self._unseen.after_step(self._observers)
+            self._sees = True
             if session.eval_pending:
                 self._flush("eval")
             session.step += 1
@@ -342,7 +338,8 @@ class Watch:
 
     def _see_nothing(self) -> None:
         if self._listening[0]:
-            self._session.note("", _BLIND, aloud=True)
+            self._sees = False
+            self._unseen.blind()
         else:  # the root was called at first, and its parts are now
             self._root_is_called = False
             self._listen(True)

@@ -1,0 +1,101 @@
+"""Telling aloud what is not seen, before somebody takes silence for health.
+
+Hooks are not called inside `torch.compile`, nor by `module.forward(x)`, nor by a CUDA graph that is
+replayed. Where that is so, nothing of ours runs in the training: it is told by what is missing.
+"""
+
+import weakref
+from collections.abc import Sequence
+
+from torch import nn
+
+from .observing import Observer
+from .session import LiveSession
+
+
+NOTHING_FOUND = (
+    "in the first step no layer made spikes or had ternary weights. If a module does, name it: "
+    "attach(model, layers=['name']). If a function does, pass its output through "
+    "spikewatch.tap('name', spikes) in forward"
+)
+_WHY = (
+    "Hooks are not called inside torch.compile, nor by module.forward(x), nor when a CUDA graph is "
+    "replayed"
+)
+_BLIND = (
+    f"the model is trained, but no forward pass of it is seen. {_WHY}. To see inside, run some "
+    "steps without compile or graph, and call model(x)"
+)
+_SILENT = (
+    "{names}: not called in the latest {n} observed steps, and not seen. {why}. To see more, call "
+    "layer(x), leave it out of what is compiled, or pass its spikes through "
+    "spikewatch.tap('name', spikes)"
+)
+_PATIENCE_STEPS = 2
+_PATIENCE_LOOKS = 3
+_N_NAMES = 6
+_N_WEIGHTS = 16
+
+
+class Weights:
+    """Tells whether training has changed a model's weights, from any thread, without a transfer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        ours = [p for p in nn.Module.parameters(model) if p.requires_grad][:_N_WEIGHTS]
+        self._weights = [weakref.ref(p) for p in ours]
+        self._version = self._now()
+
+    def changed(self) -> bool:
+        """Whether a weight was written to since the last call."""
+        before, self._version = self._version, self._now()
+        return self._version != before
+
+    def _now(self) -> int:
+        # Autograd's own count of the in-place changes to a tensor.
+        return sum(p._version for ref in self._weights if (p := ref()) is not None)
+
+
+class Unseen:
+    """Looks out for what should be seen, and is not."""
+
+    def __init__(self, model: nn.Module, session: LiveSession) -> None:
+        self._session = session
+        self._silent_steps: dict[str, int] = {}
+        self._weights = Weights(model)
+        self._sign_of_life = (0, 0)
+        self._n_blind_looks = 0
+
+    def blind(self) -> None:
+        """The optimizer steps, and no forward pass was seen."""
+        self._session.note("", _BLIND, aloud=True)
+
+    def after_step(self, observers: Sequence[Observer]) -> None:
+        """An observed step ended in which a forward pass was seen: which layers were not called?"""
+        silent: list[str] = []
+        for observer in observers:
+            called, name = getattr(observer, "called", None), observer.layer.name
+            if called is None:
+                continue
+            n = self._silent_steps[name] = 0 if called else self._silent_steps.get(name, 0) + 1
+            if n == _PATIENCE_STEPS:
+                silent.append(name)
+            observer.called = False  # ty: ignore[missing-attribute]
+        if silent:
+            self._session.note("", _not_called(silent), aloud=True)
+
+    def look(self) -> None:
+        """Look from another thread whether weights change while nothing of us is called at all."""
+        session = self._session
+        life, self._sign_of_life = self._sign_of_life, (session.n_forwards, session.step)
+        if not self._weights.changed():
+            return
+        self._n_blind_looks = self._n_blind_looks + 1 if life == self._sign_of_life else 0
+        if self._n_blind_looks == _PATIENCE_LOOKS:
+            self.blind()
+
+
+def _not_called(layers: list[str]) -> str:
+    names = ", ".join(map(repr, layers[:_N_NAMES]))
+    if len(layers) > _N_NAMES:
+        names += f" and {len(layers) - _N_NAMES} more"
+    return _SILENT.format(names=names, n=_PATIENCE_STEPS, why=_WHY)
