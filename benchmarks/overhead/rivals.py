@@ -1,5 +1,6 @@
 """The other tools, each as its own documentation uses it. All are optional."""
 
+import importlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +21,7 @@ def _of(library: str) -> Callable[[Training], bool]:
 def _attach_wandb(built: Built, folder: Path) -> Watching:
     # Its own process, wandb-core, is in no figure of ours: that is in its favour.
     os.environ |= {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}
-    import wandb
-
+    wandb: Any = importlib.import_module("wandb")  # types are checked where it is not installed
     run = wandb.init(project="overhead", dir=str(folder), mode="offline")
     run.watch(built.net, log="all", log_freq=1)
     n = 0

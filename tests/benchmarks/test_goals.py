@@ -51,7 +51,7 @@ def state(word, *rows):
 )
 def test_defaults_are_judged_with_the_noise_of_bare_against_bare(ratio, null_high, expected):
     null = row("mlp", "nothing", 0.99, high=null_high)
-    assert state("defaults", null, row("mlp", "defaults", ratio)) == expected
+    assert state("defaults ≤", null, row("mlp", "defaults", ratio)) == expected
 
 
 def test_one_training_that_misses_makes_the_goal_missed_and_is_named():
@@ -78,8 +78,8 @@ def test_a_cost_within_the_noise_is_no_division_by_zero():
 
 def test_the_monitor_that_keeps_everything_is_the_measure_within_the_noise():
     null, theirs = row("conv", "nothing", 1.0, high=1.01), row("conv", "sj-output", 1.05)
-    assert state("sj-output", null, theirs, row("conv", "every-step", 1.055)) == MET
-    assert state("sj-output", null, theirs, row("conv", "every-step", 1.065)) == MISSED
+    assert state("sj-output", null, theirs, row("conv", "defaults", 1.055)) == MET
+    assert state("sj-output", null, theirs, row("conv", "defaults", 1.065)) == MISSED
 
 
 def test_memory_that_grows_is_a_goal_missed():
