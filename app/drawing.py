@@ -32,6 +32,12 @@ GRADIENT_LABELS = {
     "grad_norm": "norm of ∂L/∂s",
     "sg_mean": "mean |σ′|",
 }
+ENERGY_LABELS = {
+    "sops_per_sample": "synaptic operations for a sample",
+    "energy_ratio_compute": "energy / the same without spikes: arithmetic only",
+    "energy_ratio_equal_cost": "… all operations at the same cost",
+    "energy_ratio_memory": "… arithmetic and memory traffic",
+}
 HISTOGRAM_LABELS = {
     "amplitude": "amplitude",
     "alpha": "scale α",
@@ -213,6 +219,25 @@ def histogram_picture(
             mark(fig, sign * delta[0], name="+Δ" if sign > 0 else "−Δ")
     alt = f"Distribution of {label} in {layer} over the steps"
     return picture(fig, alt=alt, keep=f"{moment.zoom_key}/{layer}"), remark
+
+
+@_keep
+def energy_picture(_store: queries.Source, moment: Moment) -> Picture | None:
+    """Operations and their energy by three models; None where no operation was counted."""
+    figures = queries.energy(_store, moment.scope)
+    rows = pl.concat(
+        figures.select(
+            "step",
+            pl.lit(moment.scope.phase).alias("phase"),
+            pl.lit(label).alias("name"),
+            pl.col(metric).alias("value"),
+        )
+        for metric, label in ENERGY_LABELS.items()
+    ).drop_nulls("value")
+    if rows.is_empty():
+        return None
+    alt = "Synaptic operations and energy of all weight layers over the steps"
+    return picture(line_lanes(rows), alt=alt, keep=moment.zoom_key)
 
 
 @_keep

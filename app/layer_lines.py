@@ -69,14 +69,4 @@ CARDS = (
             ("dynamics", "without_gradient_frac", "parameters without gradient"),
         ),
     ),
-    Lines(
-        "layer-energy",
-        "Operations and energy",
-        (
-            ("energy", "sops_per_sample", "synaptic operations for a sample"),
-            ("energy", "energy_ratio_compute", "energy / without spikes: arithmetic"),
-            ("energy", "energy_ratio_equal_cost", "… operations counted alike"),
-            ("energy", "energy_ratio_memory", "… with memory traffic"),
-        ),
-    ),
 )

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from spikewatch.metrics.energy import ENERGY
+
 from .scope import Scope
 
 
@@ -106,6 +108,22 @@ def layer_trend(store: Source, scope: Scope, layer: str, table: str, metric: str
         f"WHERE {_ROWS} AND layer = $layer GROUP BY 1 ORDER BY 1",
         scope.params | {"layer": layer},
     )
+
+
+def energy(store: Source, scope: Scope) -> pl.DataFrame:
+    """Operations and energy of all weight layers together: `step` (bucket) and the metrics."""
+    counters = [c.name for c in ENERGY.counters]
+    shared = ("n_samples", "sum_time_steps")  # of the step, whatever the layer
+    of_step = ", ".join(f"{'max' if c in shared else 'sum'}({c}) AS {c}" for c in counters)
+    of_bucket = ", ".join(f"sum({c}) AS {c}" for c in counters)
+    rows = _ask(
+        store,
+        f"""
+        WITH steps AS (SELECT step, {of_step} FROM energy WHERE {_ROWS} GROUP BY step)
+        SELECT {_BUCKET}, {of_bucket} FROM steps GROUP BY 1 ORDER BY 1""",  # noqa: S608
+        scope.params,
+    )
+    return ENERGY.compute(rows).select("step", *(m.name for m in ENERGY.metrics))
 
 
 def latest(store: Source, scope: Scope) -> pl.DataFrame:

@@ -14,6 +14,8 @@ from .library import Library
 
 # Multiples of it cover [0, 1) evenly, however many there are.
 GOLDEN_RATIO = 0.6180339887498949
+# Readings that differ from one time step to the next are taken of so many of them.
+SPREAD_STEPS = 8
 
 
 @dataclass(slots=True)
@@ -33,7 +35,9 @@ class Call:
         probed: Whether this call is among those that the dear readings (σ′, membrane) are taken of.
         pick: For a tensor with an axis of time: which time step they read, as a share of the
             sequence in [0, 1); None for all of them.
-        nodes: The surrogate's nodes behind the spikes; [] where not probed, or without a graph.
+        spread: Whether this call is among those, spread over the sequence, that the membrane
+            potential is read of.
+        nodes: The surrogate's nodes behind the spikes; [] where not read, or without a graph.
         module: The layer; None for a tap.
         output: All that the layer returned.
         unfold: What made the values' shape of the spikes'.
@@ -46,6 +50,7 @@ class Call:
     starts_sample: bool
     again: bool
     probed: bool
+    spread: bool = False
     pick: float | None = None
     nodes: list[Any] = field(default_factory=list)
     module: nn.Module | None = None
@@ -170,6 +175,11 @@ class Turn:
         """Whether the call at this time step is to be read."""
         pick = self.pick
         return pick is None or time == int(pick * self._n_calls)
+
+    def spreads(self, time: int) -> bool:
+        """Whether the call at this time step is among some that are spread over the sequence."""
+        width = -(-self._n_calls // SPREAD_STEPS)
+        return self._n_turns == 0 or time % width == int((self.pick or 0.0) * width)
 
     def end(self, n_calls: int) -> None:
         """A step was read in which a sample took `n_calls` calls."""

@@ -80,6 +80,7 @@ def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
             "threshold_min": threshold,
             "threshold_max": threshold,
             "n_thresholds_out": int(not ok),
+            "n_thresholds_pinned": 0,
         }
     low, high = THRESHOLD_CLAMP
     threshold = threshold.detach().float().flatten()
@@ -90,6 +91,7 @@ def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
         "threshold_min": threshold.min(),
         "threshold_max": threshold.max(),
         "n_thresholds_out": threshold.numel() - healthy.sum(),
+        "n_thresholds_pinned": 0,
     }
     if learned:
         counters["n_thresholds_pinned"] = ((threshold <= low) | (threshold >= high)).sum()

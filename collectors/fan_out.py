@@ -38,16 +38,23 @@ _TRANSPOSED = {
 }
 
 
-def fan_out(module: nn.Module, x: Tensor) -> FanOut:
+def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
     """Fan-out of a Linear or Conv layer for inputs of this shape.
 
     Args:
         module: The layer.
         x: Its input; only shape and device matter. Shape: [..., features], or [..., C, *space].
+
+    Returns:
+        None where the input has another shape: a class of its own that reshapes it.
     """
     if isinstance(module, nn.Linear):
-        return FanOut(None, float(module.out_features))
-    space = tuple(x.shape[-len(_kernel(module)) :])
+        fits = x.shape[-1] == module.in_features
+        return FanOut(None, float(module.out_features)) if fits else None
+    n_axes = len(_kernel(module))
+    if x.dim() <= n_axes or x.shape[-n_axes - 1] != module.in_channels:
+        return None
+    space = tuple(x.shape[-n_axes:])
     known = _known.setdefault(module, {})
     if space not in known:
         if len(known) == _MOST_SHAPES:

@@ -6,7 +6,7 @@ used, since a file on a library may be wrong, or old, and of users' neurons noth
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,18 +16,18 @@ from torch import Tensor
 from spikewatch.metrics.membrane import MEMBRANE, RUNAWAY_THRESHOLDS, Z_BINS, Z_EDGES
 from spikewatch.observing import Counts, Histogram, OnHost
 
-from .calls import Call, Subject
+from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
 from .surrogate import output_shape
 
 
 _NAMES = tuple(counter.name for counter in MEMBRANE.counters)
-_MOST = 4096
+_MOST = 4096 // SPREAD_STEPS  # of one time step
 # Quarter thresholds from z = −4 to 4: the edges of the coarse bins are among them.
 _EDGES = tuple(k / 4 for k in range(-16, 17))
 _SUMS = ("n", "pre_reset", "sum", "squares", "above", "runaway", "n_error", "error")
 _FIRST_READINGS = 8  # passed over: the start of a training is no reference
-_REFERENCE_SIZE = 16_384
+_REFERENCE_SIZE = 8192
 _AGREES = 0.98
 
 
@@ -52,21 +52,26 @@ class MembraneReader:
 
     def add(self, call: Call) -> None:
         """Read the potential of one call."""
-        if not call.probed or call.again or call.module is None:
+        if not call.spread or call.again or call.module is None:
             return
         threshold = self._subject.library.dynamics(call.module).threshold
         if threshold is None:
             return
-        reading = self._from_graph(call, threshold) or self._from_library(call, threshold)
-        if reading is not None:
+        readings = [r for r in self._from_graph(call, threshold) if r is not None]
+        if not readings and (kept := self._from_library(call, threshold)) is not None:
+            readings = [kept]
+        for reading in readings:
             self._take_in(reading)
 
-    def _from_graph(self, call: Call, threshold: Tensor | float) -> _Reading | None:
+    def _from_graph(self, call: Call, threshold: Tensor | float) -> Iterator[_Reading | None]:
         if not call.nodes or self._saved == "" or saved_tensors_are_hooked():
-            return None
-        node, spikes = _node_and_spikes(call)
+            return
+        for node, spikes in _nodes_and_spikes(call):
+            yield self._from_node(node, spikes, threshold)
+
+    def _from_node(self, node: Any, spikes: Tensor, threshold: Tensor | float) -> _Reading | None:
         saved = next(iter(node.saved_tensors), None)
-        if not isinstance(saved, Tensor) or saved.shape != output_shape(node) or spikes is None:
+        if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
         stride = _stride(saved.numel())
         saved, spikes = _some(saved, stride), _some(spikes, stride)
@@ -192,17 +197,19 @@ def _coarse(counts: Sequence[float]) -> list[float]:
     return bins
 
 
-def _node_and_spikes(call: Call) -> tuple[Any, Tensor | None]:
-    """The node of the time step whose turn it is, and the spikes that it made."""
+def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
+    """Nodes of some time steps, spread over the sequence, each with the spikes that it made."""
     nodes, values, axis = call.nodes, call.values, call.axes.time
     if output_shape(nodes[0]) == tuple(values.shape):
-        return nodes[0], values
-    step = call.axes.one_step(values.shape)
-    each, rest = divmod(len(nodes), call.n_steps)
+        yield nodes[0], values
+        return
+    step, n_steps = call.axes.one_step(values.shape), call.n_steps
+    each, rest = divmod(len(nodes), n_steps)
     if axis is None or step is None or rest or not each or output_shape(nodes[0]) != step.shape:
-        return nodes[0], None
-    chosen = int((call.pick or 0.0) * call.n_steps)
-    return nodes[chosen * each], values.select(axis, chosen)
+        return
+    width = -(-n_steps // SPREAD_STEPS)
+    for chosen in range(int((call.pick or 0.0) * width), n_steps, width):
+        yield nodes[chosen * each], values.select(axis, chosen)
 
 
 def _stride(n: int) -> int:

@@ -51,6 +51,7 @@ class SpikeObserver:
             note=found.note,
         )
         self.called: bool | None = False
+        self.always_on = False
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
@@ -78,10 +79,10 @@ class SpikeObserver:
         module = self._module()
         if module is None or self._rejected or self._handles:
             return
-        self._handles = [module.register_forward_hook(Hook(self._on_forward))]
+        self._handles = [module.register_forward_hook(Hook(self._on_forward, self))]
         # A hook that takes keyword arguments costs ten times as much as one that does not.
         if session.detailed and self._library.starts_sample is not unknown_start:
-            before = Hook(self._before_forward)
+            before = Hook(self._before_forward, self)
             self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
 
     def stop(self) -> None:
@@ -197,8 +198,11 @@ class SpikeObserver:
         if not self._lane(phase).takes(spikes.device, again=again):
             session.note(self.layer.name, _ONE_REPLICA)
             return
-        number, starts, probed = self._number(session, axes, phase, again=again)
-        has_slope = probed and spikes.requires_grad and not library.spike_times
+        number, starts, index = self._number(session, axes, phase, again=again)
+        detailed = session.detailed
+        probed = detailed and (axes.time is not None or self._turn.takes(index))
+        spread = detailed and (axes.time is not None or self._turn.spreads(index))
+        has_slope = (probed or spread) and spikes.requires_grad and not library.spike_times
         call = Call(
             spikes=spikes,
             values=values,
@@ -207,6 +211,7 @@ class SpikeObserver:
             starts_sample=starts,
             again=again,
             probed=probed,
+            spread=spread,
             pick=self._turn.pick if axes.time is not None else None,
             nodes=surrogate_nodes(spikes) if has_slope else [],
             module=module,
@@ -220,18 +225,18 @@ class SpikeObserver:
 
     def _number(
         self, session: Session, axes: Axes, phase: str, *, again: bool
-    ) -> tuple[int | None, bool, bool]:
-        """Time step of a call; whether a sample starts with it; whether its turn has come."""
+    ) -> tuple[int | None, bool, int]:
+        """Time step of a call; whether a sample starts with it; its number among the calls."""
         if axes.time is not None:
-            return 0, True, session.detailed
+            return 0, True, 0
         if not session.detailed:
-            return None, False, False
+            return None, False, 0
         starts, self._starts = self._starts, None
         clock = self._clocks.get((phase, again))
         if clock is None:
             clock = self._clocks[phase, again] = TimeSteps()
         number, starts = clock.next(None if again else starts, forward=session.n_forwards)
-        return number, starts, self._turn.takes(clock.longest - 1 if number is None else number)
+        return number, starts, clock.longest - 1 if number is None else number
 
     def _confirm_site(self, suffix: str) -> None:
         if self._session is not None:

@@ -18,7 +18,7 @@ from spikewatch.layers import Layer
 from spikewatch.observing import Counts, OnHost, Session
 
 from .fan_out import fan_out
-from .hooks import Hook, in_recomputation
+from .hooks import Hook, in_recomputation, why_unreadable
 from .recognise import named_modules
 from .sums import in_full_precision
 
@@ -49,6 +49,7 @@ class SynapseObserver:
     def __init__(self, name: str, module: nn.Module) -> None:
         self.layer = Layer(name, "synapse", "torch", type(module).__name__)
         self._module = weakref.ref(module)
+        self.always_on = False
         self._handle: Any = None
         self._session: Session | None = None
         self._readings: dict[str, list[Tensor]] = {}
@@ -58,7 +59,7 @@ class SynapseObserver:
         """Put the hook on, where operations are due to be counted."""
         self._session = session
         if session.detailed and (module := self._module()) is not None and self._handle is None:
-            self._handle = module.register_forward_hook(Hook(self._on_forward))
+            self._handle = module.register_forward_hook(Hook(self._on_forward, self))
 
     def stop(self) -> None:
         """Take the hook off."""
@@ -75,16 +76,18 @@ class SynapseObserver:
             return
         began = time.perf_counter()
         try:
-            if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                self._count(session.phase(), module, args[0].detach(), output.numel())
+            x = args[0] if args else None
+            if isinstance(x, Tensor) and isinstance(output, Tensor) and not why_unreadable(x):
+                with torch._C.DisableTorchFunction():
+                    self._count(session.phase(), module, x.detach(), output.numel())
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)
 
     def _count(self, phase: str, module: nn.Module, x: Tensor, n_outputs: int) -> None:
-        if x.numel() == 0:
+        reach = fan_out(module, x) if x.numel() else None
+        if reach is None:
             return
-        reach = fan_out(module, x)
         x = in_full_precision(x)
         events = torch.ne(x, 0, out=torch.empty_like(x))
         n_nonzero, magnitude = events.sum(), x.abs()

@@ -11,7 +11,14 @@ from spikewatch.store import Store
 from .. import drawing
 from ..drawing import Moment
 from ..opened import FAILURES, Trouble, folder, the_store, trouble
-from ..panels import alerts_panel, depth_panel, layer_panel, map_panels, table_panel
+from ..panels import (
+    alerts_panel,
+    depth_panel,
+    energy_panel,
+    layer_panel,
+    map_panels,
+    table_panel,
+)
 from ..scope import Scope
 from ..strip import kpi_cards, status_strip
 from ..words import show_trouble
@@ -136,6 +143,7 @@ def _sections(store: Store, watermark: int, controls: _Controls, about: dict[str
     depth_panel(store, moment)
     table_panel(store, moment, firing)
     layer_panel(store, moment)
+    energy_panel(store, moment)
     return None
 
 

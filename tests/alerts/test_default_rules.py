@@ -42,7 +42,7 @@ SICK = {
     "detached-layer": ("lif", {"n_grad": 0, "sum_sq_grad": None}),
     "gradient-vanishes-with-depth": ("lif", {"sum_sq_grad_deepest": 1e8}),
     "gradient-vanishes-through-time": ("lif", {"sum_sq_grad_first": 1e-16}),
-    "runaway-membrane": ("lif", {"n_runaway": 60}),
+    "runaway-membrane": ("lif", {"n_runaway": 300}),
     "threshold-out-of-range": ("lif", {"n_thresholds_out": 1}),
     "decay-out-of-range": ("lif", {"decay_max": 1.2}),
     "learns-nothing": ("lif", {"n_without_gradient": 1, "without_gradient_rows": 7}),

@@ -2,8 +2,11 @@
 
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
+from spikingjelly.activation_based import functional, layer, neuron
 
+import spikewatch
 from spikewatch.app import queries
 from spikewatch.app.scope import MOST_BUCKETS, Scope
 from spikewatch.store import open_store
@@ -133,6 +136,25 @@ def test_histograms_of_a_bucket_are_its_last_one(written):
     )
     assert got["counts"][-1].to_list() == last["counts"][0].to_list()
     assert got.height <= MOST_BUCKETS
+
+
+def test_energy_is_summed_over_layers_and_samples_are_counted_once(tmp_path):
+    net = torch.nn.Sequential(
+        layer.Linear(8, 6), neuron.IFNode(), layer.Linear(6, 4), neuron.IFNode()
+    )
+    functional.set_step_mode(net, "m")
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with spikewatch.attach(net, dir=tmp_path, run="e", every=1, quiet=True):
+        for _ in range(3):
+            functional.reset_net(net)
+            net(torch.bernoulli(torch.full((4, 5, 8), 0.5))).sum().backward()
+            optimizer.step()
+    with open_store(tmp_path) as store:
+        got = queries.energy(store, scope_of(run="e", last_step=2))
+        rows = store.sql("SELECT * FROM energy")
+    assert got.height == 3
+    per_step = rows.group_by("step").agg(pl.col("n_sops").sum() / 5).sort("step")
+    assert got["sops_per_sample"].to_list() == pytest.approx(per_step["n_sops"].to_list())
 
 
 def test_layers_come_in_the_order_of_their_depth(written):

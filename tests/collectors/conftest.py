@@ -21,8 +21,10 @@ class Listener:
         self.forced_phase: str | None = None
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []
-        self.observers = {o.layer.name: o for o in find_observers(model, named=named or {})}
-        for observer in self.observers.values():
+        found = find_observers(model, named=named or {})
+        self.observers = {o.layer.name: o for o in found if o.layer.kind != "synapse"}
+        self.synapses = {o.layer.name: o for o in found if o.layer.kind == "synapse"}
+        for observer in found:
             observer.start(self)
 
     def touch(self) -> None: ...
@@ -52,11 +54,12 @@ class Listener:
 
     def tables(self, name: str, phase: str = "train") -> dict[str, dict[str, Any]]:
         """Counters of all tables of one layer."""
-        counts = self.observers[name].flush(phase)
-        return {} if counts is None else {t: plain(c) for t, c in counts.tables.items()}
+        observers = [o[name] for o in (self.observers, self.synapses) if name in o]
+        flushed = [c for o in observers if (c := o.flush(phase)) is not None]
+        return {t: plain(c) for counts in flushed for t, c in counts.tables.items()}
 
     def stop(self) -> None:
-        for observer in self.observers.values():
+        for observer in (*self.observers.values(), *self.synapses.values()):
             observer.stop()
 
 

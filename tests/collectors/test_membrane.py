@@ -69,16 +69,19 @@ def test_a_hard_reset_without_a_graph_is_said_to_be_after_it(listen):
     assert row["n_membrane_pre_reset"] == row["n_quantization"] == 0
 
 
-def test_of_a_sequence_the_time_step_is_read_whose_turn_it_is(listen):
+def test_of_a_sequence_up_to_eight_time_steps_are_read(listen):
     torch.manual_seed(1)
     node = neuron.IFNode(surrogate_function=surrogate.ATan(), v_reset=None, step_mode="m")
     heard = listen(nn.Sequential(node))
-    for _ in range(3):
+    n_read = []
+    for n_steps in (5, 16, 20):
         functional.reset_net(node)
-        out = node(torch.rand(5, 4, 6, requires_grad=True))
+        out = node(torch.rand(n_steps, 4, 6, requires_grad=True))
         row = heard.tables("0")["membrane"]
-    assert row["n_membrane"] == 4 * 6
-    assert 0 < row["n_above_threshold"] <= out.count_nonzero()
+        n_read.append(row["n_membrane"] / 24)
+        assert 0 < row["n_above_threshold"] <= out.count_nonzero()
+    assert n_read[:2] == [5, 8]
+    assert 6 <= n_read[2] <= 8
 
 
 def test_a_statement_that_the_spikes_contradict_is_not_used(listen):
@@ -115,7 +118,7 @@ def test_large_layers_are_read_in_an_even_part(listen):
     heard = listen(nn.Sequential(lif))
     lif(torch.rand(64, 1024, requires_grad=True), torch.zeros(64, 1024))
     row = heard.tables("0")["membrane"]
-    assert 2048 < row["n_membrane"] <= 4096
+    assert 256 < row["n_membrane"] <= 512
 
 
 def test_nan_and_infinity_are_counted_apart_and_runaways_too(listen):
@@ -140,7 +143,7 @@ def test_a_potential_that_drifts_shows_against_the_reference(listen):
             rows.append(heard.tables("0", "eval")["membrane"])
     assert REFERENCE_BINS[0] not in rows[8]
     same, drifted = metrics(rows[28]), metrics(rows[29])
-    assert same["membrane_psi"].item() < 0.02
+    assert same["membrane_psi"].item() < 0.05
     assert drifted["membrane_psi"].item() > 1
     assert drifted["membrane_shift"].item() == pytest.approx(2.0, rel=0.1)
     assert drifted["membrane_variance_ratio"].item() == pytest.approx(1.0, rel=0.1)

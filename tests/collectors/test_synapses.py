@@ -109,6 +109,10 @@ def test_every_mode_of_padding_is_the_layers_own(mode):
     )
 
 
+def test_a_class_that_reshapes_its_input_is_left_out():
+    assert fan_out(nn.Conv3d(4, 2, 1), torch.zeros(2, 4, 7)) is None
+
+
 def test_a_transposed_convolution_reaches_its_kernel():
     conv = nn.ConvTranspose2d(2, 3, 2, stride=2)
     assert fan_out(conv, torch.zeros(1, 2, 4, 4)).each.unique().tolist() == [3 * 4]
