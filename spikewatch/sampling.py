@@ -13,10 +13,11 @@ BUDGET_FRAC = 0.01
 BURST_S = 0.2
 # Once half of that is gone, the next observed step is at least this part of a run's length away.
 _THIN_OUT = 4
-# Rates first: after so many observed steps with all readings, one in so many has the dear ones,
-# whatever `every` is. They cost as much as all the others together.
+# Rates first: the first observed steps have all readings, later ones the dear ones now and then.
+# Those cost as much as all the others together.
 _ALL_DETAILED = 8
-_DETAILED_EVERY = 4
+_DETAILED_EVERY_STEPS = 8
+_DETAILED_EVERY_OF_BUDGET = 4
 
 
 class Sampler(Protocol):
@@ -33,22 +34,23 @@ class Sampler(Protocol):
 
 
 class _Detail:
-    """Which observed steps have the dear readings: the first ones, then one in four."""
+    """Which observed steps have the dear readings: the first ones, then one in `every_observed`."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_observed: int) -> None:
         self._n_observed = 0
+        self._every_observed = every_observed
 
     def detailed(self) -> bool:
         """Whether the step that was chosen last has them."""
         n = self._n_observed
-        return n <= _ALL_DETAILED or n % _DETAILED_EVERY == 0
+        return n <= _ALL_DETAILED or n % self._every_observed == 0
 
 
 class Fixed(_Detail):
     """Observe every `every`-th step, beginning with step 0."""
 
     def __init__(self, every: int) -> None:
-        super().__init__()
+        super().__init__(max(1, _DETAILED_EVERY_STEPS // every))
         self.every = every
 
     def observe(self, step: int) -> bool:
@@ -78,7 +80,7 @@ class Budget(_Detail):
         burst_s: float = BURST_S,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        super().__init__()
+        super().__init__(_DETAILED_EVERY_OF_BUDGET)
         self.frac = frac
         self.burst_s = burst_s
         self._clock = clock
