@@ -17,19 +17,25 @@ from torch._C import _autograd
 class Hook:
     """A callable for `register_forward_hook` and its kin. Copies and pickles of it do nothing."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_body", "_traced")
 
     # As `torch.utils.hooks.unserializable_hook` sets it: that a tensor of the user is copied while
     # a hook waits on it, as rockpool does in each call, is no cause for a warning.
     __torch_unserializable__ = True
 
-    def __init__(self, body: Callable[..., None] | None = None) -> None:
+    def __init__(self, body: Callable[..., None] | None = None, owner: Any = None) -> None:
+        """Take what to run, and who is to know (by `always_on`) that a compiler came by."""
         self._body = body
+        self._traced = None if owner is None else _keep_on(owner)
 
     def __call__(self, *args: Any) -> None:
         """Run the body; never while the model is captured as a graph."""
-        # Traced as a constant: a compiled graph contains nothing of us, and does not break.
-        if torch.compiler.is_compiling() or torch._C._is_tracing():
+        if torch.compiler.is_compiling():
+            # Traced as a constant: a compiled graph contains nothing of us, and does not break.
+            if torch.compiler.is_dynamo_compiling() and self._traced is not None:
+                torch._dynamo.comptime.comptime(self._traced)  # ty: ignore[possibly-missing-submodule]
+            return
+        if torch._C._is_tracing():
             return
         if self._body is not None:
             self._body(*args)
@@ -39,6 +45,15 @@ class Hook:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
         return Hook()
+
+
+def _keep_on(owner: Any) -> Callable[[Any], None]:
+    """What is run while a hook is compiled: a graph is bound to the hooks that it was made with."""
+
+    def traced(_context: Any) -> None:
+        owner.always_on = True
+
+    return traced
 
 
 def why_unreadable(tensor: Tensor) -> str:

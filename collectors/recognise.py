@@ -14,13 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikewatch.layers import Kind
+from spikewatch.layers import Kind, named_modules
 
 from .libraries import user
 from .library import Library, load_libraries, qualified_names
-
-
-_WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 @dataclass(frozen=True)
@@ -33,21 +30,6 @@ class Found:
     kind: Kind
     note: str = ""
     axes: str = ""
-
-
-def plain_name(name: str) -> str:
-    """A qualified name without the prefixes of wrappers (DDP, FSDP, compile, checkpoint)."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
-    return name
-
-
-def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules by plain name, in definition order.
-
-    `nn.Module.named_modules` is called on the class: rockpool overrides it to return a dict.
-    """
-    return {plain_name(n): m for n, m in nn.Module.named_modules(model)}
 
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from spikewatch.layers import Layer
+from spikewatch.layers import Layer, named_modules
 from spikewatch.observing import Counters, Counts, Histogram, Session
 
 from .amplitudes import EDGES, alpha_counters, histogram
 from .hooks import Hook, in_recomputation
 from .levels import Granularity, ternary_granularity
-from .recognise import named_modules, reaches_compiled
+from .recognise import reaches_compiled
 
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -152,10 +152,10 @@ class WeightObserver:
     def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
-        if (module := self._module()) is not None:
+        if not self._handles and (module := self._module()) is not None:
             self._handles = [
-                module.register_forward_pre_hook(Hook(self._before)),
-                module.register_forward_hook(Hook(self._after), always_call=True),
+                module.register_forward_pre_hook(Hook(self._before, self)),
+                module.register_forward_hook(Hook(self._after, self), always_call=True),
             ]
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from .errors import AttachError
+from .layers import named_modules
 from .observing import Observer, load_collectors
 
 
@@ -21,7 +22,7 @@ def find_observers(model: nn.Module, *, named: Mapping[str, str]) -> list[Observ
         observers += find(model, named=named, taken=frozenset())
     if all(o.layer.kind == "synapse" for o in observers):
         raise AttachError(_nothing_found(model))
-    order = {name: i for i, (name, _) in enumerate(nn.Module.named_modules(model))}
+    order = {name: i for i, name in enumerate(named_modules(model))}
     return sorted(observers, key=lambda o: order.get(o.layer.name, len(order)))
 
 
@@ -39,7 +40,7 @@ def parse_layers(
     if isinstance(layers, str):
         layers = [layers]
     given = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers or (), "")
-    known = [name for name, _ in nn.Module.named_modules(model) if name]
+    known = [name for name in named_modules(model) if name]
     for name, axes in given.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3)

@@ -4,8 +4,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 
 Kind = Literal["spiking", "ternary", "tap", "candidate", "synapse"]
+
+# Wrappers around a module, by class name, and the attribute in which they keep it.
+_WRAPPERS = {
+    ("OptimizedModule", "_orig_mod"),
+    ("DataParallel", "module"),
+    ("DistributedDataParallel", "module"),
+    ("FullyShardedDataParallel", "_fsdp_wrapped_module"),
+    ("CheckpointWrapper", "_checkpoint_wrapped_module"),
+    ("OffloadWrapper", "_checkpoint_wrapped_module"),
+    ("AveragedModel", "module"),
+}
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules by name, in definition order; without the names that wrappers add.
+
+    `nn.Module.named_modules` is called on the class: rockpool overrides it to return a dict.
+    """
+    plain: dict[str, str] = {"": ""}
+    modules: dict[str, nn.Module] = {}
+    types: dict[str, str] = {}
+    for full, module in nn.Module.named_modules(model):
+        parent, _, own = full.rpartition(".")
+        if full and (types.get(parent), own) in _WRAPPERS:
+            plain[full] = plain[parent]
+        elif full:
+            plain[full] = f"{plain.get(parent, parent)}.{own}".lstrip(".")
+        types[full] = type(module).__name__
+        modules[plain[full]] = module  # what is wrapped takes its wrapper's place
+    return modules
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Recorder:
         rank: Of this process in distributed training.
         muted: Take nothing more; for a forked process, in which nobody writes.
         on_wake: Called each time that the thread wakes up.
+        on_end: Called when it ends.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Recorder:
         self._write_failed = False
         self.muted = False
         self.on_wake: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
         self._n_dropped = 0
         self._cpu_s = 0.0
         self._thread = threading.Thread(target=self._run, name="spikewatch", daemon=True)
@@ -139,6 +141,7 @@ class Recorder:
             self._cpu_s += time.thread_time() - began
         with contextlib.suppress(OSError):
             self._journal.close()
+        self.on_end()
 
     def _dropped(self, n: int) -> tuple[str, dict[str, Any]]:
         message = f"{n} observations were dropped, because writing fell behind"

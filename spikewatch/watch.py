@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -204,6 +205,8 @@ class Watch:
 
     def _close(self, kind: str, message: str) -> None:
         if self._closed:
+            if not self._recorder.muted:
+                self._recorder.close()  # which was not waited for where the model was freed
             return
         self._closed = True
         process.forget(self)
@@ -231,9 +234,9 @@ class Watch:
         if self._closed:
             return
         self._closed = True
-        process.forget(self)
         self._stop_clock()
         self._recorder.event("closed", "the model was freed", step=self.step)
+        self._recorder.on_end = partial(process.forget, self)  # or the process may end too early
         self._recorder.close(timeout_s=0)
 
     def _stop_clock(self) -> None:
@@ -330,9 +333,9 @@ class Watch:
             return
         self._listening = wanted
         for observer in self._observers:
-            if not on and getattr(observer, "always_on", False):
-                continue
-            observer.stop()
+            # Where a compiler came by, hooks that come and go would have it compile once more.
+            if not getattr(observer, "always_on", False):
+                observer.stop()
             if on:
                 observer.start(self._session)
 
