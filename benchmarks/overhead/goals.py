@@ -119,16 +119,17 @@ def _cheaper(table: _Table, training: str, rival: str) -> list[_Check]:
     ours, theirs = table.costs(training, EVERY_STEP), table.costs(training, rival)
     if ours is None or theirs is None:
         return []
-    times = times_cheaper(ours.extra_ms, theirs.extra_ms)
+    times = times_cheaper(ours.wall_ratio - 1, theirs.wall_ratio - 1)
     return [_Check(training, -times, -CHEAPER_TIMES, f"{times:.1f} ×")]
 
 
-def times_cheaper(ours_ms: float, theirs_ms: float) -> float:
-    """How many times what we add to a step they add.
+def times_cheaper(ours: float, theirs: float) -> float:
+    """How many times what we add to a step they add, both as shares of a bare step.
 
-    Where ours is not above zero it is within the noise; then 1 µs is taken for it.
+    Shares, and not milliseconds: each was measured at another time, at which the machine was as
+    fast as it was. Where ours is not above zero it is within the noise; 0.1 % is taken for it.
     """
-    return theirs_ms / max(ours_ms, 1e-3)
+    return theirs / max(ours, 1e-3)
 
 
 def _no_dearer(table: _Table, training: str) -> list[_Check]:

@@ -8,7 +8,9 @@ hit by something.
 But some of what watching costs comes in lumps: an observed step among many that are not, a writer
 thread that wakes twice a second, in whichever block it happens to be. A median of pairs would leave
 out just that. So quiet pairs, without a lump, are judged by their median, and what the other pairs
-took beyond it is added to it, also where it fell into the bare block.
+took beyond it is added to it, also where it fell into the bare block. A tool whose threads work all
+the time leaves no quiet pair: then both blocks of a pair together are held against bare blocks that
+ran after a rest.
 """
 
 import statistics
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 
 # Work of other threads below this is none of a writer's: share of a block's wall time, and seconds.
 _QUIET_FRAC, _QUIET_S = 0.02, 2e-4
-# With fewer quiet pairs than this there is nothing to hold the others against: all count as quiet.
+# With fewer quiet pairs than this there is nothing to hold the others against.
 _MIN_QUIET_FRAC = 0.25
 # So many quiet pairs around a pair tell how long its bare block would have taken.
 _N_NEIGHBOURS = 6
@@ -47,6 +49,20 @@ class Pair:
 
     bare: Block
     watched: Block
+
+
+@dataclass(frozen=True)
+class Round:
+    """Pairs that ran one after another.
+
+    Attributes:
+        pairs: At least one.
+        alone_s: Wall time of a bare block after a rest, when no thread of the tool worked any
+            more; None where the tool has none.
+    """
+
+    pairs: Sequence[Pair]
+    alone_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ class Costs:
 
 
 def costs(
-    rounds: Sequence[Sequence[Pair]],
+    rounds: Sequence[Round],
     *,
     n_steps: int,
     own_background_s: float = 0.0,
@@ -98,14 +114,15 @@ def costs(
     Raises:
         ValueError: Too few rounds, or an empty one.
     """
-    if len(rounds) < 2 or not all(rounds):
-        raise ValueError(f"{[len(r) for r in rounds]} pairs in rounds; needed are two rounds")
-    pairs = [p for r in rounds for p in r]
+    if len(rounds) < 2 or not all(r.pairs for r in rounds):
+        found = [len(r.pairs) for r in rounds]
+        raise ValueError(f"there are rounds of {found} pairs; needed are two rounds that have some")
+    pairs = [p for r in rounds for p in r.pairs]
     step_s = statistics.median(p.bare.wall_s for p in pairs) / n_steps
     n_watched = len(pairs) * n_steps
     relief = relief_s / (step_s * n_watched)
 
-    def wall(some: Sequence[Pair]) -> float:
+    def wall(some: Sequence[Round]) -> float:
         return wall_ratio(some, n_steps=n_steps, own_background_s=own_background_s)[0] + relief
 
     def cpu(some: Sequence[Pair]) -> float:
@@ -113,12 +130,12 @@ def costs(
 
     return Costs(
         step_ms=1e3 * step_s,
-        wall_ratio=wall(pairs),
-        wall_quartiles=quartiles([wall(r) for r in rounds]),
+        wall_ratio=wall(rounds),
+        wall_quartiles=quartiles([wall([r]) for r in rounds]),
         cpu_ratio=cpu(pairs),
-        cpu_quartiles=quartiles([cpu(r) for r in rounds]),
-        quiet_ratio=wall_ratio(pairs, n_steps=n_steps, own_background_s=own_background_s)[1],
-        extra_ms=1e3 * step_s * (wall(pairs) - 1),
+        cpu_quartiles=quartiles([cpu(r.pairs) for r in rounds]),
+        quiet_ratio=wall_ratio(rounds, n_steps=n_steps, own_background_s=own_background_s)[1],
+        extra_ms=1e3 * step_s * (wall(rounds) - 1),
         observed_frac=sum(p.watched.n_observed for p in pairs) / n_watched,
         n_rounds=len(rounds),
         n_steps=n_watched,
@@ -126,7 +143,7 @@ def costs(
 
 
 def wall_ratio(
-    pairs: Sequence[Pair], *, n_steps: int, own_background_s: float = 0.0
+    rounds: Sequence[Round], *, n_steps: int, own_background_s: float = 0.0
 ) -> tuple[float, float]:
     """Watched over bare, wall time.
 
@@ -135,8 +152,10 @@ def wall_ratio(
     the mean excess of the other pairs, less that of the quiet ones (which is what chance does).
 
     Returns:
-        The ratio q + Σ lumps / Σ b, and q itself.
+        The ratio q + Σ lumps / Σ b, and q itself; without quiet pairs (Σ w + Σ b′) / Σ alone − 1,
+        twice.
     """
+    pairs = [p for r in rounds for p in r.pairs]
     every = all(p.watched.n_observed == n_steps for p in pairs)
     quiet = [
         i
@@ -144,6 +163,10 @@ def wall_ratio(
         if (every or not p.watched.n_observed) and _is_without_writer(p, own_s=own_background_s)
     ]
     if len(quiet) < max(2, _MIN_QUIET_FRAC * len(pairs)):
+        alone = sum(r.alone_s * len(r.pairs) for r in rounds if r.alone_s is not None)
+        if alone:
+            ratio = sum(p.watched.wall_s + p.bare.wall_s for p in pairs) / alone - 1
+            return ratio, ratio
         quiet = list(range(len(pairs)))
     q = statistics.median(pairs[i].watched.wall_s / pairs[i].bare.wall_s for i in quiet)
     chosen = set(quiet)

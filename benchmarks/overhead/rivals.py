@@ -135,6 +135,7 @@ RIVALS = (
         'wandb.watch(log="all"), offline',
         _attach_wandb,
         needs="wandb",
+        threads=True,
         files="*.wandb",
     ),
     Watcher(
@@ -142,6 +143,7 @@ RIVALS = (
         "TensorBoard histograms",
         _attach_tensorboard,
         needs="tensorboard",
+        threads=True,
     ),
     _sj(
         "sj-output",

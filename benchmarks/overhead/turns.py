@@ -9,7 +9,7 @@ import torch
 
 from ..models.training import Step
 from . import memory
-from .pairing import Block, Costs, Pair, costs
+from .pairing import Block, Costs, Pair, Round, costs
 from .row import Growth
 from .watchers import DEFAULTS, Watcher, Watching
 
@@ -22,6 +22,8 @@ WARM_STEPS = 20
 _LOOK_S = 0.25
 # Until then the writers, which wake twice a second, have written what they had.
 _WRITERS_S = 0.6
+# Bare blocks after such a rest; the first is slow, for the machine has gone to sleep.
+_N_ALONE = 7
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Turns:
         self._bare, self._watched = bare, watched
         self._watching = watching
         self._sampled = watcher.name == DEFAULTS
+        self._threads = watcher.threads
         self._plan = plan
         self.n_watched = 0
         self._memory_mib = 0.0
@@ -150,7 +153,7 @@ class Turns:
         self._watching.relieve()
         self._relief_s += time.perf_counter() - began
 
-    def _round(self, n_pairs: int, n_steps: int) -> list[Pair]:
+    def _round(self, n_pairs: int, n_steps: int) -> Round:
         """Pairs of a bare and a watched block; the watched one comes first in every other pair."""
         if memory.used_mib() - self._memory_mib > MAX_GROWTH_MIB:
             self._relieve()
@@ -164,7 +167,11 @@ class Turns:
             else:
                 bare = timed(self._bare, n_steps)
                 pairs.append(Pair(bare, self._watched_block(n_steps)))
-        return pairs
+        if not self._threads:
+            return Round(pairs)
+        time.sleep(_WRITERS_S)
+        alone = [timed(self._bare, n_steps).wall_s for _ in range(_N_ALONE)]
+        return Round(pairs, statistics.median(alone))
 
     def _watched_block(self, n_steps: int) -> Block:
         count = self._watching.n_observed

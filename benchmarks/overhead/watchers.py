@@ -45,6 +45,7 @@ class Watcher:
         attach: Puts it on a training; it may write into the folder.
         needs: Module that has to be installed.
         applies: Whether it can watch this training.
+        threads: Whether it works in threads of its own.
         observes: Whether it looks at anything (the null does not).
         files: Pattern of the files that it writes.
         rounds: Share of the planned rounds: the fewer, the less depends on them.
@@ -55,6 +56,7 @@ class Watcher:
     attach: Callable[[Built, Path], Watching]
     needs: str = "spikewatch"
     applies: Callable[[Training], bool] = lambda training: True  # noqa: ARG005
+    threads: bool = False
     observes: bool = True
     files: str = "*"
     rounds: float = 0.5
@@ -138,7 +140,7 @@ def _attach_one_read(built: Built, folder: Path) -> Watching:
     return Watching(lambda: [h.remove() for h in handles])
 
 
-_ours = partial(Watcher, files="*.journal")
+_ours = partial(Watcher, threads=True, files="*.journal")
 
 WATCHERS = (
     Watcher(NULL, "nothing (A/A)", _attach_nothing, observes=False, rounds=1.0),
