@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikewatch.layers import Kind, named_modules
+from spikewatch.layers import Kind, named_modules, own_type
 
 from .libraries import user
 from .library import Library, load_libraries, qualified_names
@@ -56,7 +56,7 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
         known = library.is_spiking(module, names)
         if known is not None:
             return Found(name, module, library, "spiking", library.note) if known else None
-    if type(module).__module__.startswith("torch."):
+    if own_type(module).__module__.startswith("torch."):
         return None
     keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
     if keeps_state and _has_any(module, user.THRESHOLDS):
@@ -91,7 +91,7 @@ def reaches_compiled(module: nn.Module) -> bool:
 
 
 def _reaches(module: nn.Module, sought: Callable[[Any], bool], *, depth: int = 4) -> bool:
-    todo: list[tuple[Any, int]] = [(type(module).forward, 0)]
+    todo: list[tuple[Any, int]] = [(own_type(module).forward, 0)]
     todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
     seen: set[int] = set()
     while todo and len(seen) < 2000:
@@ -102,7 +102,7 @@ def _reaches(module: nn.Module, sought: Callable[[Any], bool], *, depth: int = 4
         if sought(thing):
             return True
         if level < depth:
-            todo += [(t, level + 1) for t in _named_in(thing, type(module))]
+            todo += [(t, level + 1) for t in _named_in(thing, own_type(module))]
     return False
 
 

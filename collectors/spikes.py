@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikewatch.layers import Layer
+from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
@@ -47,7 +47,7 @@ class SpikeObserver:
             name=found.name,
             kind=found.kind,
             library=found.library.name,
-            type=type(found.module).__name__,
+            type=own_type(found.module).__name__,
             note=found.note,
         )
         self.called: bool | None = False

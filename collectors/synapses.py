@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikewatch.layers import Layer
+from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, OnHost, Session
 
 from .fan_out import fan_out
@@ -47,7 +47,7 @@ class SynapseObserver:
     """Counts the operations of one weight layer."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
-        self.layer = Layer(name, "synapse", "torch", type(module).__name__)
+        self.layer = Layer(name, "synapse", "torch", own_type(module).__name__)
         self._module = weakref.ref(module)
         self.always_on = False
         self._handle: Any = None

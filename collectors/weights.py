@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from spikewatch.layers import Layer, named_modules
+from spikewatch.layers import Layer, named_modules, own_type
 from spikewatch.observing import Counters, Counts, Histogram, Session
 
 from .amplitudes import EDGES, alpha_counters, histogram
@@ -72,9 +72,11 @@ def find(
 def _may_be_ternary(module: nn.Module) -> bool:
     if parametrize.is_parametrized(module, "weight"):
         return True
-    if not type(module).__module__.startswith(_LIBRARIES_OF_PLAIN_LAYERS):
+    if not own_type(module).__module__.startswith(_LIBRARIES_OF_PLAIN_LAYERS):
         return True
     weight = module._parameters.get("weight")
+    # Sharded weights are looked at where they are: asking for all of them is a collective.
+    weight = getattr(weight, "_local_tensor", weight)
     # Data-swap training (TTQ) and packed inference keep ternary weights in the parameter itself.
     return (
         weight is not None
@@ -133,8 +135,8 @@ class WeightObserver:
         self.layer = Layer(
             name=name,
             kind="candidate",
-            library=type(module).__module__.split(".")[0],
-            type=type(module).__name__,
+            library=own_type(module).__module__.split(".")[0],
+            type=own_type(module).__name__,
             note="its weights are looked at in the first step",
         )
         # A compiled function is compiled anew where the modes that it is called under differ.

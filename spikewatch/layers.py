@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -38,6 +38,11 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
         types[full] = type(module).__name__
         modules[plain[full]] = module  # what is wrapped takes its wrapper's place
     return modules
+
+
+def own_type(module: nn.Module) -> Any:
+    """The class that the user gave a module; FSDP puts a class of its own before it."""
+    return next(c for c in type(module).__mro__ if not c.__module__.startswith("torch.distributed"))
 
 
 @dataclass(frozen=True)
