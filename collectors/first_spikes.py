@@ -19,6 +19,7 @@ from torch import Tensor
 from spikewatch.observing import Counters, Counts, Histogram, OnHost
 
 from .calls import Call, Subject
+from .sums import count_bins
 
 
 _MOST_PAIRS = 4096
@@ -44,7 +45,6 @@ class FirstSpikes:
         self._lengths: list[tuple[int, int]] = []  # pairs, time steps
         self._edges: tuple[float, ...] = ()
         self._counts: Tensor | None = None
-        self._unbinned: Tensor | None = None
 
     def add(self, call: Call) -> None:
         """Read one time step, or a whole sequence."""
@@ -104,22 +104,20 @@ class FirstSpikes:
             n_bins = min(n_steps or _MOST_BINS, _MOST_BINS)
             width = -(-(n_steps or _MOST_BINS) // n_bins)
             self._edges = tuple(width * k - 0.5 for k in range(n_bins + 1))
-        # Far below the edges: the censored are in no bin.
-        fired = torch.where(waiting > 0, -1e9, lead)
-        counts = torch.histc(fired, len(self._edges) - 1, self._edges[0], self._edges[-1])
-        above = torch.gt(fired, self._edges[-1], out=torch.empty_like(fired)).sum()
+        width, n_bins = self._edges[1] - self._edges[0], len(self._edges) - 1
+        counts = count_bins(lead, self._edges[0], width, n_bins, 1 - waiting)
         self._counts = counts if self._counts is None else self._counts + counts
-        self._unbinned = above if self._unbinned is None else self._unbinned + above
 
     def flush(self) -> Counts | None:
         """Counters of the table `timing`, and the histogram of the times."""
         self._close()
-        if not self._readings or self._counts is None or self._unbinned is None:
+        if not self._readings or self._counts is None:
             return None
         readings = OnHost(torch.stack(self._readings), partial(_fold, self._lengths))
-        histogram = Histogram("ttfs", self._edges, self._counts.long(), 0, self._unbinned.long())
+        counts = self._counts.long()
+        histogram = Histogram("ttfs", self._edges, counts[1:-1], 0, counts[-1])
         self._readings, self._lengths = [], []
-        self._counts = self._unbinned = None
+        self._counts = None
         counters: Counters = {_NAMES: readings}
         return Counts({"timing": counters}, [histogram])
 

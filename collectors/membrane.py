@@ -18,6 +18,7 @@ from spikewatch.observing import Counts, Histogram, OnHost
 
 from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
+from .sums import count_bins
 from .surrogate import output_shape
 
 
@@ -127,10 +128,7 @@ class MembraneReader:
         pre_reset = n if reading.pre_reset else n * 0
         sums = (n, pre_reset, z.sum(), torch.dot(z, z), above, runaway, n_error, error)
         self._sums.append(torch.stack(sums))
-        # Infinity is in no bin, and finite potentials beyond them are counted from the sums.
-        shown = torch.where(finite > 0, z, torch.inf)
-        below = torch.lt(shown, _EDGES[0], out=torch.empty_like(z)).sum().reshape(1)
-        self._counts.append(torch.cat([below, torch.histc(shown, 32, _EDGES[0], _EDGES[-1])]))
+        self._counts.append(count_bins(z, _EDGES[0], 0.25, len(_EDGES) - 1, finite))
         self._sizes.append(z.numel())
 
     def flush(self) -> Counts | None:
@@ -141,9 +139,8 @@ class MembraneReader:
         counts = torch.stack(self._counts).sum(0)
         fold = partial(_fold, self._reference, sum(self._sizes))
         self._sums, self._counts, self._sizes = [], [], []
-        below, inside = counts[0], counts[1:]
-        above = (sums[0] - below - inside.sum()).long()
-        histogram = Histogram("membrane", _EDGES, inside.long(), below.long(), above)
+        whole = counts.long()
+        histogram = Histogram("membrane", _EDGES, whole[1:-1], whole[0], whole[-1])
         readings = OnHost(torch.cat([sums, counts.double()]), fold)
         return Counts({"membrane": {_NAMES: readings}}, [histogram])
 
@@ -172,7 +169,6 @@ def _fold(reference: _Reference, size: int, numbers: list[float]) -> Mapping[str
     sums = dict(zip(_SUMS, numbers, strict=False))
     counts = numbers[len(_SUMS) :]
     bins = _coarse(counts)
-    bins[-1] += sums["n"] - sum(counts)  # above the last fine bin
     row = {
         "n_membrane": sums["n"],
         "n_membrane_nonfinite": size - sums["n"],
@@ -189,10 +185,10 @@ def _fold(reference: _Reference, size: int, numbers: list[float]) -> Mapping[str
 
 
 def _coarse(counts: Sequence[float]) -> list[float]:
-    """Counts below the first edge and between fine edges, as counts in the coarse bins."""
+    """Counts below, between and above fine edges, as counts in the coarse bins."""
     bins = [0.0] * len(Z_BINS)
     bins[0] += counts[0]
-    for low, n in zip(_EDGES[:-1], counts[1:], strict=True):
+    for low, n in zip(_EDGES, counts[1:], strict=True):
         bins[bisect_right(Z_EDGES, low)] += n
     return bins
 
