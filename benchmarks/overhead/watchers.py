@@ -117,10 +117,12 @@ def _attach_nothing(built: Built, folder: Path) -> Watching:
 
 def _attach_defaults(built: Built, folder: Path) -> Watching:
     watch = spikewatch.attach(built.net, dir=folder, quiet=True)
-    if not isinstance(watch._sampler, Budget):
-        raise TypeError(f"attach() samples by {type(watch._sampler).__name__}, not by a Budget")
+    if not isinstance(watch._stepping._sampler, Budget):
+        raise TypeError(
+            f"attach() samples by {type(watch._stepping._sampler).__name__}, not by a Budget"
+        )
     clock = WatchedTime()
-    watch._sampler = sampler = CountingBudget(clock)
+    stepping._sampler = sampler = CountingBudget(clock)
     return Watching(watch.close, n_observed=lambda: sampler.n_observed, running=clock.running)
 
 

@@ -156,7 +156,7 @@ def test_a_compiled_model_has_no_graph_break_and_says_that_it_is_not_seen(watche
 def test_a_fault_in_a_hook_is_told_once_and_training_goes_on(monkeypatch, tmp_path, net, caplog):
     monkeypatch.setenv("SPIKEWATCH_ON_ERROR", "warn")
     with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True) as watch:
-        observer = next(o for o in watch._observers if o.layer.name == "lif1")
+        observer = next(o for o in watch._stepping.observers if o.layer.name == "lif1")
         observer._candidate = None  # a broken collector
         train(net, n_steps=4)
     assert sum("could not observe 'lif1'" in r.message for r in caplog.records) == 1

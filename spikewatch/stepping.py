@@ -1,0 +1,240 @@
+"""Stepping: which steps and forward passes are observed, and what an observed one hands over.
+
+The root's hooks tell that a forward pass begins, and whether it trains; the clock tells that a step
+has ended; the sampler says whether the next one is observed. Then the observers' hooks are put on,
+and when the step ends their counters go to the recorder.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .observing import Counts, Observer, load_hook, load_tap
+from .recorder import Recorder, utc_now
+from .sampling import Sampler
+from .session import LiveSession
+from .snapshot import take
+from .steps import StepClock
+from .unseen import NOTHING_FOUND, Unseen
+
+
+class Stepping:
+    """The observers of one model, listened to on the steps that the sampler chooses."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        observers: Sequence[Observer],
+        recorder: Recorder,
+        sampler: Sampler,
+        *,
+        run: str,
+        after_step: Callable[[], None],
+    ) -> None:
+        self.session = LiveSession(recorder)
+        self._run = run
+        self._observers = list(observers)
+        self._taps: dict[str, Any] = {}
+        self._recorder = recorder
+        self._sampler = sampler
+        self._after_step = after_step
+        self._unseen = Unseen(model, self.session)
+        self._train_active = False  # what `active` is again once an evaluation has ended
+        self._n_evals = 0  # forward passes of the evaluation that goes on
+        self._root_hooks: list[Any] = []
+        self._listening = (False, False)  # whether the observers' hooks are on; all of them
+        self._sees = True  # a forward pass was seen in this step
+        self._root_is_called = False  # then the root's hooks see every forward pass
+        self._replicas = threading.Lock()
+        self._n_replicas = 0  # of DataParallel, that run now
+        self._clock: StepClock | None = None
+
+    @property
+    def observers(self) -> list[Observer]:
+        """Those that collectors found, and those of tapped tensors."""
+        return [*self._observers, *self._taps.values()]
+
+    @property
+    def running(self) -> bool:
+        """Whether steps are counted."""
+        return self._clock is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a forward pass ran since the last step ended."""
+        return self._clock is not None and self._clock.fresh
+
+    def start(self, model: nn.Module) -> None:
+        """Put the hooks on: the root's own, and those of the observers for step 0."""
+        session = self.session
+        self._recorder.on_wake = self._unseen.look
+        self._clock = StepClock(model, self._end_step, self._see_nothing)
+        session.on_touch = self._clock.see_forward
+        hook = load_hook()
+        self._root_hooks = [
+            model.register_forward_pre_hook(hook(self._before_root)),
+            model.register_forward_hook(hook(self._after_root), always_call=True),
+        ]
+        for observer in self._observers:
+            session.place(observer.layer)
+            if observer.layer.kind not in ("candidate", "synapse"):
+                session.confirm(observer.layer)
+        self._train_active = self._observe(0)
+        self._listen(True)
+
+    def stop(self) -> None:
+        """Take every hook off the model, and hand over what was counted so far."""
+        self._flush("train")
+        self._flush("eval")
+        for handle in self._root_hooks:
+            handle.remove()
+        for observer in self._observers:
+            observer.stop()
+        self._listening = (False, False)
+        self.stop_clock()
+
+    def stop_clock(self) -> None:
+        """Count no more steps; hooks that are still on return at once."""
+        if self._clock is not None:
+            self._clock.stop()
+            self._clock = None
+        self.session.on_touch = None
+        self.session.active = False
+
+    def observe_tap(self, name: str, tensor: Tensor) -> None:
+        """Watch a tensor that the user taps; see `spikewatch.tap`."""
+        if self._clock is None:
+            return
+        tapped = self._taps.get(name)
+        if tapped is None:
+            tapped = self._taps[name] = load_tap()(name)
+            tapped.start(self.session)
+            self.session.confirm(tapped.layer)
+        tapped.observe_tensor(tensor)
+
+    # ---------------------------------------------------------------- forward passes
+
+    def _before_root(self, module: nn.Module, *_: Any) -> None:
+        clock, session = self._clock, self.session
+        if clock is None:
+            return
+        try:
+            training = module.training and torch.is_grad_enabled()
+            if "_is_replica" in vars(module):
+                self._before_replica("train" if training else "eval")
+                return
+            step_ended = clock.before_forward()
+            session.root_phase = "train" if training else "eval"
+            session.n_forwards += 1
+            self._root_is_called = True
+            if training:
+                # What an evaluation counted is flushed when the step ends: one row for each step.
+                session.active = self._train_active
+            elif not step_ended:
+                # Evaluation is sampled by its own forward passes; the first one is observed.
+                self._observe(self._n_evals)
+                self._n_evals += 1
+            self._listen(session.active)
+            clock.see_forward()
+        except Exception as error:  # noqa: BLE001 - contract 1
+            session.fault("", error)
+
+    def _before_replica(self, phase: str) -> None:
+        """DataParallel: replicas share the hooks, and run side by side, in threads of their own."""
+        session = self.session
+        with self._replicas:
+            self._n_replicas += 1
+            if self._n_replicas == 1:
+                session.root_phase = phase
+                session.n_forwards += 1
+        session.touch()
+
+    def _after_root(self, module: nn.Module, *_: Any) -> None:
+        if "_is_replica" in vars(module):
+            with self._replicas:
+                self._n_replicas -= 1
+                if self._n_replicas:
+                    return
+        self.session.root_phase = None
+
+    # ---------------------------------------------------------------- steps
+
+    def _end_step(self) -> None:
+        session = self.session
+        session.root_phase = None  # a forward pass that was interrupted left it
+        try:
+            began = time.perf_counter()
+            if self._train_active:
+                self._flush("train")
+                self._tell_what_is_unseen()
+            self._sees = True
+            if session.eval_pending:
+                self._flush("eval")
+            session.step += 1
+            own_s = session.spent_s + time.perf_counter() - began
+            self._sampler.spent(own_s + self._recorder.take_cpu_s())
+            session.spent_s = 0.0
+            self._train_active = self._observe(session.step)
+            if not self._root_is_called:
+                self._listen(True)
+        except Exception as error:  # noqa: BLE001 - contract 1
+            session.fault("", error)
+        self._after_step()
+
+    def _tell_what_is_unseen(self) -> None:
+        layers = (x.layer for x in self.observers if x.layer.kind != "synapse")
+        if self.session.step == 0 and all(x.kind == "candidate" for x in layers):
+            self.session.note("", NOTHING_FOUND, aloud=True)
+        elif self._sees:
+            self._unseen.after_step(self._observers)
+
+    def _see_nothing(self) -> None:
+        if self._listening[0]:
+            self._sees = False
+            self._unseen.blind()
+        else:  # the root was called at first, and its parts are now
+            self._root_is_called = False
+            self._listen(True)
+
+    def _observe(self, step: int) -> bool:
+        """Ask the sampler whether what comes next is observed, and how closely."""
+        self.session.active = self._sampler.observe(step)
+        self.session.detailed = self._sampler.detailed()
+        return self.session.active
+
+    def _listen(self, on: bool) -> None:
+        """Put the observers' hooks on, or take them off: a hook that returns at once costs, too.
+
+        They are off between observed steps only where the root's own hooks tell of each forward
+        pass. Where parts of a model are called by themselves, they stay on.
+        """
+        wanted = (on, on and self.session.detailed)
+        if wanted == self._listening:
+            return
+        self._listening = wanted
+        for observer in self._observers:
+            # Where a compiler came by, hooks that come and go would have it compile once more.
+            if not getattr(observer, "always_on", False):
+                observer.stop()
+            if on:
+                observer.start(self.session)
+
+    def _flush(self, phase: str) -> None:
+        with torch.inference_mode(False):  # a step may end inside of it, by the next forward
+            counts: list[tuple[str, Counts]] = []
+            for observer in self.observers:
+                counted = observer.flush(phase)
+                if counted is not None:
+                    name = observer.layer.name
+                    counts.append((name, counted))
+                    counts += [(name + suffix, site) for suffix, site in counted.sites.items()]
+            if phase == "eval":
+                self.session.eval_pending, self._n_evals = False, 0
+            if counts:
+                keys = {"run": self._run, "rank": self._recorder.rank}
+                step, at = self.session.step, utc_now()
+                self._recorder.submit(take(counts, **keys, phase=phase, step=step, at=at))
