@@ -156,7 +156,7 @@ def energy_panel(store: queries.Source, moment: Moment) -> None:
     drawn = drawing.energy_picture(store, moment)
     if drawn is None:
         return
-    grid = _grid("energy", n_columns=1)
+    grid = _grid("operations", n_columns=1)
     with _card(grid, "Operations and energy", about=_ENERGY):
         chart(drawn, key="energy")
 

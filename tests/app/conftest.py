@@ -359,7 +359,7 @@ class Tab:
 
     def check(self):
         """Nothing went wrong, and nobody else was asked."""
-        assert self.page.locator('[data-testid="stException"]').count() == 0
+        assert self.page.locator('[data-testid="stException"]').all_inner_texts() == []
         assert self.faults == []
         assert self.foreign() == []
 
