@@ -5,7 +5,8 @@ formulas that circulate, and why.
 """
 
 from .digits import DigitsNet as DigitsNet, load_digits as load_digits
-from .lif import LIF as LIF
+from .lif import LIF as LIF, over_time as over_time
+from .steepness import AnnealedATan as AnnealedATan, LearnableATan as LearnableATan
 from .surrogates import (
     ATan as ATan,
     Rectangle as Rectangle,
@@ -20,12 +21,15 @@ from .ternary_spike import TernarySpike as TernarySpike
 __all__ = [
     "LIF",
     "ATan",
+    "AnnealedATan",
     "DigitsNet",
+    "LearnableATan",
     "Rectangle",
     "SuperSpike",
     "TernaryLinear",
     "TernarySpike",
     "Triangle",
     "load_digits",
+    "over_time",
     "spike",
 ]

@@ -4,6 +4,9 @@ A surrogate is judged by its peak (the gradient right at the threshold), its are
 gradient of uniformly spread potentials) and its full width at half maximum, outside of which a
 neuron hardly learns. The names and parameters are those of the literature; the peaks and areas
 differ between them, so exchanging one for another changes the size of every gradient.
+
+A gradient that vanishes while the neurons fire need not be the surrogate's fault: the upstream
+gradient may be zero, or cut off by `detach`. Only σ′ itself tells.
 """
 
 import math
@@ -124,7 +127,11 @@ class SuperSpike:
 
 @dataclass(frozen=True)
 class ATan:
-    """σ′ = α / (2(1 + (π/2·α·d)²)) (Fang et al. 2021). The area is 1 for every α."""
+    """σ′ = α / (2(1 + (π/2·α·d)²)) (Fang et al. 2021). The area is 1 for every α.
+
+    Its tail falls with 1/d², as SuperSpike's does. That it suits Transformers better than the
+    others is often said, and has not been shown.
+    """
 
     alpha: float = 2.0
 
@@ -149,20 +156,33 @@ class ATan:
 
 
 class Spike(torch.autograd.Function):
-    """Θ(d) forward, σ′(d) backward. Keeps the dtype: bfloat16 in, bfloat16 out."""
+    """Θ(d) forward, σ′(d) backward. Keeps the dtype: bfloat16 in, bfloat16 out.
+
+    The form in circulation fails for a threshold that is a plain number, returns no gradient for
+    one that is a parameter, and fixes k = 10 in the backward pass; here θ is part of d, and the
+    surrogate is an argument.
+    """
 
     @staticmethod
-    def forward(ctx: Any, distance: Tensor, surrogate: Surrogate) -> Tensor:
+    def forward(
+        ctx: Any,
+        distance: Tensor,
+        surrogate: Surrogate,
+        trained: Tensor | None,  # noqa: ARG004 - it is an input so that it gets a gradient
+    ) -> Tensor:
         """1 where d > 0, else 0."""
         ctx.save_for_backward(distance)
         ctx.surrogate = surrogate
         return (distance > 0).to(distance.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        """∂L/∂d = ∂L/∂s · σ′(d)."""
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        """∂L/∂d = ∂L/∂s · σ′(d), and for a trained steepness κ, ∂L/∂κ = Σ ∂L/∂s · ∂σ/∂κ."""
         (distance,) = ctx.saved_tensors
-        return grad_outputs[0] * ctx.surrogate.derivative(distance), None
+        grad_trained = None
+        if ctx.needs_input_grad[2]:
+            grad_trained = (grad_outputs[0] * ctx.surrogate.trained_slope(distance)).sum()
+        return grad_outputs[0] * ctx.surrogate.derivative(distance), None, grad_trained
 
 
 def spike(distance: Tensor, surrogate: Surrogate) -> Tensor:
@@ -171,11 +191,12 @@ def spike(distance: Tensor, surrogate: Surrogate) -> Tensor:
     Args:
         distance: d = u − θ, any shape. A trainable θ gets its gradient −σ′ through this
             difference.
-        surrogate: What stands in for the derivative of Θ.
+        surrogate: What stands in for the derivative of Θ. One that learns has `trained`, its
+            parameter, and `trained_slope(distance)`, ∂σ/∂(that parameter).
 
     Returns:
         Spikes in {0, 1}, of the same shape and dtype.
     """
-    spikes = Spike.apply(distance, surrogate)
+    spikes = Spike.apply(distance, surrogate, getattr(surrogate, "trained", None))
     assert isinstance(spikes, Tensor)  # noqa: S101 - `apply` is not typed
     return spikes

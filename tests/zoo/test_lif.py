@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from spikewatch.zoo import LIF, ATan, Rectangle, SuperSpike
+from spikewatch.zoo import LIF, ATan, Rectangle, SuperSpike, over_time
 
 
 def run(lif, currents):
@@ -95,3 +95,32 @@ def test_a_wrong_decay_or_reset_is_refused_with_its_value():
         LIF(1.2)
     with pytest.raises(ValueError, match="'none'"):
         LIF(reset="none")
+
+
+def test_a_sequence_gives_the_spikes_of_its_steps():
+    torch.manual_seed(0)
+    lif, currents = LIF(0.8), torch.rand(12, 2, 3)
+    whole, mem = over_time(lif, currents), None
+    for current, spikes in zip(currents, whole, strict=True):
+        one, mem = lif(current, mem)
+        assert torch.equal(one, spikes)
+    assert 0 < whole.mean() < 1
+
+
+def test_a_learnable_decay_gets_the_gradient_of_the_membrane_it_kept():
+    surrogate = SuperSpike(2.0)
+    lif = LIF(0.7, learn_beta=True, surrogate=surrogate).double()
+    i1, i2 = (torch.tensor([x], dtype=torch.float64) for x in (0.6, 0.3))
+    _, mem = lif(i1)
+    lif(i2, mem)[0].sum().backward()
+    u2 = 0.7 * 0.6 + 0.3
+    assert lif.beta.grad.item() == pytest.approx(0.6 / (1 + 2 * abs(u2 - 1)) ** 2)
+
+
+def test_a_learnable_decay_is_used_within_its_bounds():
+    lif = LIF(0.9, learn_beta=True)
+    with torch.no_grad():
+        lif.beta.fill_(1.5)
+    mem = lif(torch.tensor([[0.5]]), torch.tensor([[0.4]]))[1]
+    assert mem.item() == pytest.approx(0.9)
+    assert "beta=1.5" in repr(lif)
