@@ -41,10 +41,15 @@ class TernarySpike(nn.Module):
     `no_grad`, so the "learnable" α never learns; here it gets ∂y/∂θ = −a·sign(x)·σ′. There, x gets
     the whole upstream gradient at any distance from the threshold; here it is windowed by σ′. And
     there, m is the mean over the batch at hand: a sample's spikes then depend on the other samples,
-    and in a sequence on its own future. Here m comes from earlier training steps.
+    and in a sequence on its own future; and a batch of one value never fires. Here m comes from
+    earlier calls, while training. In a loop over time these are also the batch's earlier time
+    steps; `ChannelTernarySpike` has no mean at all.
 
     With θ tied to mean|x| the rate does not depend on the scale of x: at α = 1 it is 0.42 for
     Gaussian and 0.37 for Laplacian x, healthy or not.
+
+    A spike of three values carries at most log2 3 = 1.58 bit, at equal shares, and 1.34 bit at the
+    rate 0.38: "58 % more than a binary one" is the most it can be, for each time step and neuron.
 
     Args:
         channels: Size of the last dimension for an amplitude and an α of each channel; None for one
@@ -91,6 +96,29 @@ class TernarySpike(nn.Module):
         if self.training:
             self._follow(x.detach())
         return self.amplitude.to(x.dtype) * signs
+
+    @torch.no_grad()
+    def absorb_into(self, following: nn.Linear) -> None:
+        """Move the amplitude into the next layer's weights: W(a·t) = (W·a)t, and a becomes 1.
+
+        Spikes are then {−1, 0, +1}, and the next layer only adds. It needs a linear layer right
+        behind. Where spikes meet each other first (k·v of an attention) or join a sum (a
+        residual), the amplitude cannot be absorbed, and the products are multiplications.
+
+        Args:
+            following: The only layer that takes these spikes; its weights are changed in place.
+
+        Raises:
+            ValueError: It takes another number of inputs than there are channels.
+        """
+        n = self.amplitude.numel()
+        if n not in (1, following.in_features):
+            raise ValueError(
+                f"{n} amplitudes meet a layer with {following.in_features} inputs; "
+                "give the layer that takes these spikes."
+            )
+        following.weight.mul_(self.amplitude)
+        self.amplitude.fill_(1.0)
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:

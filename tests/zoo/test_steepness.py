@@ -1,5 +1,6 @@
 """Learnable and annealed steepness against the smooth function that they stand for."""
 
+import itertools
 import math
 
 import pytest
@@ -48,7 +49,7 @@ def test_annealing_narrows_by_the_same_factor_in_equal_times_and_is_saved():
     for progress in (0.0, 0.25, 0.5, 0.75, 1.0, 1.7):
         surrogate.advance(progress)
         widths.append(surrogate.fwhm)
-    assert [a / b for a, b in zip(widths, widths[1:], strict=False)] == pytest.approx([2] * 4 + [1])
+    assert [a / b for a, b in itertools.pairwise(widths)] == pytest.approx([2] * 4 + [1])
     again = AnnealedATan(1.0, 16.0)
     again.load_state_dict(surrogate.state_dict())
     assert again.alpha.item() == 16
