@@ -153,7 +153,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Train a network on handwritten digits, healthy or ill."""
+    """Train a small network, healthy or ill."""
     from .demo import run
 
     return run(args)
@@ -247,6 +247,7 @@ def _add_demo(commands: Any) -> None:
     examples = (
         "  spikewatch demo                       a healthy network, with the page\n"
         "  spikewatch demo --ill dead-neurons    a sick one\n"
+        "  spikewatch demo --model spike-gpt     another network\n"
         "  spikewatch demo --headless --ill nan  no page; exit 1 because alerts fire"
     )
     parser = _add(commands, demo, "train a small network and watch it", examples)

@@ -3,9 +3,8 @@
 import argparse
 import contextlib
 import difflib
-import itertools
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 from .errors import MissingExtraError, SpikewatchError
 from .ills import ILLS
 from .paths import runs_dir
+from .stories import MODEL_STORIES
 
 
 if TYPE_CHECKING:
     from .serving import Page
+    from .zoo.training import Training
 
-_EPOCHS = 12
+_MODEL = "digits"
 # With the page open a step takes at least so long: the whole of it is then about a minute, which a
 # person can follow.
 _PACE_S = 0.22
@@ -26,10 +27,17 @@ _PACE_S = 0.22
 
 def add_options(parser: Any) -> None:
     """Add the options of the command."""
+    models = "; ".join(f"{name}: {story}" for name, story in MODEL_STORIES.items())
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        default=_MODEL,
+        help=f"what to train (default: {_MODEL}). {models}",
+    )
     stories = "; ".join(f"{name}: {ill.story}" for name, ill in ILLS.items())
     parser.add_argument("--ill", metavar="NAME", help=f"plant an illness. {stories}")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_positive, default=_EPOCHS, help=f"default: {_EPOCHS}")
+    length.add_argument("--epochs", type=_positive, help="default: enough to learn well")
     length.add_argument("--steps", type=_positive, help="optimizer steps, instead of epochs")
     parser.add_argument("--headless", action="store_true", help="no page, full speed, then exit")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -45,14 +53,13 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         MissingExtraError: The packages of the extra `demo` are missing.
-        SpikewatchError: There is no such illness.
+        SpikewatchError: There is no such model or illness, or the model cannot have it.
     """
     if any(find_spec(name) is None for name in ("sklearn", "rich")):
         raise MissingExtraError("demo", "`spikewatch demo`")
-    if args.ill is not None and args.ill not in ILLS:
-        close = difflib.get_close_matches(args.ill, ILLS, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(ILLS)}."
-        raise SpikewatchError(f"There is no illness {args.ill!r}. {hint}")
+    _check("model", args.model, MODEL_STORIES)
+    if args.ill is not None:
+        _check("illness", args.ill, ILLS)
     folder = runs_dir(args.dir)
     with _page(args, folder) as page:
         name = _train(args, folder, page)
@@ -64,6 +71,13 @@ def run(args: argparse.Namespace) -> int:
             page.wait()
         print()
     return 0
+
+
+def _check(kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+        raise SpikewatchError(f"There is no {kind} {name!r}. {hint}")
 
 
 @contextlib.contextmanager
@@ -89,20 +103,21 @@ def _train(args: argparse.Namespace, folder: Path, page: "Page | None") -> str:
 
     import spikewatch
 
-    from .zoo.digits import load_digits
-    from .zoo.training import BATCH, Training
+    from .zoo.models import MODELS
+    from .zoo.training import BATCH
 
-    torch.set_num_threads(1)  # so small a network is faster on one
+    torch.set_num_threads(1)  # networks so small are faster on one
     torch.manual_seed(args.seed)
-    train, test = load_digits(seed=args.seed)
-    training = Training.healthy()
+    model = MODELS[args.model]
+    train, test = model.data(seed=args.seed)
+    training = model.train(model.build(), train)
     if args.ill is not None:
-        ILLS[args.ill].plant(training)
-        print(f"Planted: {ILLS[args.ill].story}.")
-    n_steps = args.steps or args.epochs * (len(train) // BATCH)
-    steps = itertools.islice(training.fit(train, test, seed=args.seed), n_steps)
+        _plant(args.ill, training, args.model)
+    n_steps = args.steps or (args.epochs or model.n_epochs) * (len(train) // BATCH)
+    steps = training.fit(train, test, seed=args.seed, n_steps=n_steps)
 
-    name = f"demo-{args.ill or 'healthy'}"
+    kind = args.ill or ("healthy" if args.model == _MODEL else "")
+    name = "-".join(w for w in ("demo", args.model if args.model != _MODEL else "", kind) if w)
     with spikewatch.attach(training.net, run=name, dir=folder, every=args.every) as watch:
         if page is not None:
             _announce(f"{page.url}/run?run={watch.run}", browser=not args.no_browser)
@@ -117,6 +132,16 @@ def _train(args: argparse.Namespace, folder: Path, page: "Page | None") -> str:
                 if page is not None:
                     time.sleep(max(0.0, began + n * _PACE_S - time.monotonic()))
     return watch.run
+
+
+def _plant(ill: str, training: "Training", model: str) -> None:
+    if not ILLS[ill].plant(training):
+        able = [name for name, other in ILLS.items() if other.where(training.net) is not None]
+        raise SpikewatchError(
+            f"The model {model!r} has no part that could fall ill with {ill!r}. "
+            f"It can have: {', '.join(able)}."
+        )
+    print(f"Planted: {ILLS[ill].story}.")
 
 
 def _announce(url: str, *, browser: bool) -> None:
