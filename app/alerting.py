@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 
-from spikewatch.alerts.rule import load_rules
+from spikewatch.alerts.loading import load_rules
 from spikewatch.metrics import METRICS
 
 from .charts.style import percent

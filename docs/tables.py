@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from spikewatch.alerts.rule import load_rules
+from spikewatch.alerts.loading import load_rules
 from spikewatch.metrics import TABLES
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .alerts.actions import Dispatcher
 from .alerts.engine import Engine
-from .alerts.rule import Rule, load_rules
+from .alerts.loading import load_rules
+from .alerts.rule import Rule
 from .errors import AttachError
 from .finding import find_observers, parse_layers
 from .journal import JournalWriter

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from .metrics import RECORDS, TABLES
-from .metrics.wide import widen
 
 
 if TYPE_CHECKING:
@@ -128,12 +127,15 @@ class Recorder:
                 items, self._waiting = list(self._waiting), deque()
                 dropped, self._n_dropped = self._n_dropped, 0
             began = time.thread_time()
+            now = utc_now()
             try:
                 self.on_wake()
                 if dropped:
                     items.append(self._dropped(dropped))
-                if items:
-                    self._queue(self._frames(items))
+                frames = self._frames(items)
+                self._judge(frames, now=now, closing=closing)
+                if frames:
+                    self._queue(frames)
                 self._write()
             except Exception:  # noqa: BLE001
                 # Contract 1: a fault of ours must not end the thread, or all that follows is lost.
@@ -155,20 +157,29 @@ class Recorder:
             more = {item[0]: [item[1]]} if isinstance(item, tuple) else item.rows()
             for table, new in more.items():
                 rows.setdefault(table, []).extend(new)
-        frames = {name: frame(name, new) for name, new in rows.items()}
+        return {name: frame(name, new) for name, new in rows.items()}
+
+    def _judge(self, frames: Tables, *, now: datetime, closing: bool) -> None:
+        """Judge what came in, and put the transitions to it."""
         try:
-            self._judge(frames)
+            parts = [self._engine.feed_tables(frames), self._engine.tick(now)]
+            if closing:
+                parts.append(self._engine.finish())
+                for message in self._engine.never_judged():
+                    self._tell_at_close(frames, message)
+            transitions = pl.concat(parts)
+            if transitions.height:
+                frames["alerts"] = transitions
+                self._dispatcher.handle(transitions)
         except Exception:  # noqa: BLE001 - what was observed is worth more than its judgement
             _log.exception("spikewatch: the rules could not be evaluated")
-        return frames
 
-    def _judge(self, frames: Tables) -> None:
-        if not (frames.keys() & {*TABLES, "scalars"}):
-            return
-        transitions = self._engine.feed(widen(frames))
-        if transitions.height:
-            frames["alerts"] = transitions
-            self._dispatcher.handle(transitions)
+    def _tell_at_close(self, frames: Tables, message: str) -> None:
+        """Warn of something that is only known at the end, and store it."""
+        _log.warning("spikewatch: %s", message)
+        row = {"kind": "note", "message": message, "step": None, "layer": ""}
+        event = frame("events", [self._keys | {"at": utc_now()} | row])
+        frames["events"] = pl.concat([frames["events"], event]) if "events" in frames else event
 
     def _queue(self, frames: Tables) -> None:
         self._unwritten.append(frames)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spikewatch.alerts.rule import load_rules
+from spikewatch.alerts.loading import load_rules
 from spikewatch.metrics import METRICS
 
 

@@ -1,4 +1,4 @@
-"""One language: an expression has to mean the same to Polars (live) and to DuckDB (replay).
+"""One language: an expression has to mean the same to Polars (rules) and to DuckDB (queries).
 
 The dialects differ in corners (`GREATEST` of NULL, `IS TRUE`, casts), and Polars would average over
 whatever rows happen to come together where DuckDB refuses. So each expression of a user's is tried
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ..errors import RuleError
-from ..metrics.wide import COLUMNS
 from .expression import Condition
+from .vocabulary import COLUMNS
 
 
 if TYPE_CHECKING:
@@ -38,38 +38,49 @@ def check_agreement(conditions: Iterable[tuple[str, Condition | None]]) -> None:
     Raises:
         RuleError: Polars and DuckDB give different answers, or DuckDB has none.
     """
-    new = [(rule, c.sql) for rule, c in conditions if c is not None and c.sql not in _agreed]
+    new = [(rule, c) for rule, c in conditions if c is not None and c.plain not in _agreed]
     if not new:
         return
     import duckdb
 
+    labels = sorted({x.label for _, c in new for x in c.lookbacks})
+    rows = _with_lookbacks(probe_rows(), labels)
     with duckdb.connect(":memory:", config={"threads": 1}) as con:
-        con.register("probe", probe_rows().to_arrow())
+        con.register("probe", rows.to_arrow())
         con.execute("CREATE TABLE wide AS FROM probe")
-        for rule, sql in new:
-            if trouble := _disagreement(sql, con):
-                raise RuleError(f"rule {rule!r}: {sql!r} {trouble}")
-            _agreed.add(sql)
+        for rule, condition in new:
+            if trouble := _disagreement(condition.plain, rows, con):
+                raise RuleError(f"rule {rule!r}: {condition.sql!r} {trouble}")
+            _agreed.add(condition.plain)
 
 
-def _disagreement(sql: str, con: "duckdb.DuckDBPyConnection") -> str:
+def _with_lookbacks(rows: pl.DataFrame, labels: Iterable[str]) -> pl.DataFrame:
+    """Rows with a column for each use of a history function, as mixed as the others are."""
+    figure = rows["value"]
+    return rows.with_columns(
+        figure.gather([(7 * i + k) % _N_ROWS for i in range(_N_ROWS)]).alias(label)
+        for k, label in enumerate(labels, start=1)
+    )
+
+
+def _disagreement(sql: str, rows: pl.DataFrame, con: "duckdb.DuckDBPyConnection") -> str:
     """What is wrong with an expression that Polars can parse; empty if nothing is."""
     import duckdb
 
     try:
         # In WHERE, DuckDB refuses aggregates and window functions: they need other rows.
         con.execute(f"SELECT 1 FROM wide WHERE ({sql}\n) LIMIT 0")  # noqa: S608 - one expression
-        theirs = [row for (row,) in con.execute(f"SELECT ({sql}\n) FROM wide").fetchall()]  # noqa: S608
+        theirs = [x for (x,) in con.execute(f"SELECT ({sql}\n) FROM wide").fetchall()]  # noqa: S608
     except duckdb.Error as error:
-        return f"cannot be replayed from DuckDB: {str(error).splitlines()[0]}"
+        return f"cannot be evaluated by DuckDB: {str(error).splitlines()[0]}"
     try:
-        ours = probe_rows().select(pl.sql_expr(sql).alias("x"))["x"].to_list()
+        ours = rows.select(pl.sql_expr(sql).alias("x"))["x"].to_list()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         return f"cannot be evaluated: {str(error).splitlines()[0]}"
     if ours == theirs:
         return ""
     return (
-        "does not mean the same to Polars, which judges live, and to DuckDB, which judges history. "
+        "does not mean the same to Polars, which judges, and to DuckDB, which answers queries. "
         "Comparisons, arithmetic, AND, OR, NOT, BETWEEN, IN, IS NULL, COALESCE, CASE, LIKE, ABS, "
         "LN, SQRT and POWER do; GREATEST, IS TRUE and casts may not."
     )

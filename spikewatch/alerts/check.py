@@ -12,8 +12,9 @@ from ..errors import RuleError
 from ..metrics import RECORDS, TABLES
 from .expression import suggest
 from .lines import diagnosis, place
+from .loading import load_rules
 from .replay import replay
-from .rule import SEVERITIES, Rule, load_rules
+from .rule import SEVERITIES, Rule
 
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def check_run(
             f"run {run!r}: no layer was ever observed. Was it killed in its first second, or does "
             "its model run inside torch.compile? The table `events` tells more.",
         )
-    alerts = _alerts(store, run) if rules is None else replay(store, run, rules)
+    alerts = _alerts(store, run) if rules is None else replay(store, run, rules).alerts
     state = known.filter(run=run)["state"].item()
     return _judge(run, alerts, fail_on=fail_on, state=state)
 

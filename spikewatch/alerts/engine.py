@@ -1,33 +1,70 @@
-"""Engine: rules against the live frame."""
+"""Engine: rules against the rows of one rank, as they come in, live or from history."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import polars as pl
 
+from ..metrics import RECORDS, TABLES
+from ..metrics.wide import widen
 from .agreement import check_agreement
-from .judging import judging_columns
+from .history import History
+from .judging import Judge
+from .liveness import Liveness
+from .loading import load_rules
 from .machine import Machine
-from .rule import Rule, load_rules
+from .moments import TOGETHER, Waiting, in_moments
+from .rule import Rule
 
 
 class Engine:
     """The rules of one rank of one run, with their states.
 
-    Each `feed` evaluates all rules at once over all its rows, in Polars.
+    Each `feed` evaluates all rules at once over all its rows, in Polars. What comes out does not
+    depend on how the rows are divided among calls of `feed_tables`, which waits for what may still
+    come of a step; `feed` takes whole steps.
 
     Raises:
-        RuleError: A rule means something else when it is replayed from DuckDB.
+        RuleError: A rule means something else to DuckDB.
     """
 
     def __init__(self, rules: Sequence[Rule], *, run: str, rank: int) -> None:
         shipped = load_rules()
         own = [rule for rule in rules if rule not in shipped]
-        check_agreement((r.name, c) for r in own for c in (r.condition, r.clear_condition))
-        self._columns = judging_columns(rules)
+        check_agreement((r.name, c) for r in own for c in r.conditions)
+        self._own = own
+        self._history = History(x for r in rules for c in r.conditions for x in c.lookbacks)
+        self._liveness = Liveness()
+        self._judge = Judge(rules)
+        self._waiting = Waiting()
+        self._watched: set[str] = set()
         self._machine = Machine(rules, run=run, rank=rank)
 
+    def place(self, layers: Iterable[tuple[str, int | None, str | None]]) -> None:
+        """Take names of layers, each with its depth and kind; the first word on each counts."""
+        for name, depth, kind in layers:
+            if depth is not None:
+                self._machine.depths.setdefault(name, depth)
+            if kind:
+                self._machine.kinds.setdefault(name, kind)
+                if "@" not in name:  # one more site of a layer, which comes and goes
+                    self._watched.add(name)
+
+    def feed_tables(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        """Take the frames that are written to the journal, as they come in.
+
+        Returns:
+            A row of the table `alerts` for each transition up to the step before the latest one;
+            `tick` and `finish` give the rest.
+        """
+        if "layers" in tables:
+            self.place(tables["layers"].select("layer", "depth", "kind").iter_rows())
+        if not tables.keys() & {*TABLES, "scalars"}:
+            return pl.DataFrame(schema=RECORDS["alerts"])
+        return self.feed(self._waiting.add(widen(tables)))
+
     def feed(self, wide: pl.DataFrame) -> pl.DataFrame:
-        """Take the rows of one or several observed steps.
+        """Take all rows of one or several observed steps.
 
         Args:
             wide: What `spikewatch.metrics.wide.widen` gives; its steps follow those fed before.
@@ -35,4 +72,42 @@ class Engine:
         Returns:
             A row of the table `alerts` for each transition.
         """
-        return self._machine.walk(wide.select(self._columns))
+        if wide.is_empty():
+            return pl.DataFrame(schema=RECORDS["alerts"])
+        return self._take(self._liveness.extend(in_moments(wide), self._watched))
+
+    def tick(self, now: datetime) -> pl.DataFrame:
+        """Take it that nothing more has come in up to now."""
+        late = self._waiting.take(before=now - TOGETHER)
+        parts = [pl.DataFrame(schema=RECORDS["alerts"])] if late is None else [self.feed(late)]
+        silence = self._liveness.silence(now)
+        return pl.concat([*parts, self._take(silence)]) if silence.height else parts[0]
+
+    def finish(self, now: datetime | None = None) -> pl.DataFrame:
+        """Take it that nothing more will come in."""
+        late = self._waiting.take()
+        rest = pl.DataFrame(schema=RECORDS["alerts"]) if late is None else self.feed(late)
+        return rest if now is None else pl.concat([rest, self.tick(now)])
+
+    def never_judged(self) -> list[str]:
+        """Say of each rule that is not a shipped one, and that had nothing to judge, why."""
+        own = {rule.name for rule in self._own}
+        return [_why(r) for r in self._machine.never_judged() if r.name in own]
+
+    def _take(self, rows: pl.DataFrame) -> pl.DataFrame:
+        failed = len(self._judge.failed)
+        judged = self._judge.judge(self._history.extend(rows))
+        transitions = self._machine.walk(judged)
+        if len(self._judge.failed) == failed:
+            return transitions
+        new = list(self._judge.failed.items())[failed:]
+        errors = [self._machine.failed(number, why, judged) for number, why in new]
+        return pl.concat([*errors, transitions])
+
+
+def _why(rule: Rule) -> str:
+    about = "" if rule.layers == ("*",) else f" of a layer that {' or '.join(rule.layers)} matches"
+    return (
+        f"rule {rule.name!r} was never judged: no {' or '.join(rule.condition.columns)}{about} "
+        f"ever came, in phase {rule.phase}. `spikewatch query` lists what there is."
+    )

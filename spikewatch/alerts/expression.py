@@ -9,10 +9,12 @@ import polars as pl
 
 from ..errors import RuleError
 from ..metrics import KEYS, METRICS
-from ..metrics.wide import COLUMNS
+from .history import FUNCTIONS, Lookback, rewrite
+from .vocabulary import COLUMNS, WORDS
 
 
 _EMPTY = pl.DataFrame(schema=COLUMNS)
+_CALL = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -21,31 +23,42 @@ class Condition:
     """A checked SQL expression that is true, false or NULL for each row.
 
     Attributes:
-        sql: As it was written; DuckDB evaluates this.
+        sql: As it was written.
+        plain: The same with a column in place of each history function; DuckDB can evaluate it.
         expr: The same for Polars.
+        lookbacks: What these columns hold.
         columns: The catalogue's columns that it names, in the order of the text, without keys.
         evidence: Those, and the counters that they are computed from. Where all of these are NULL
             the condition says nothing about a row.
     """
 
     sql: str
+    plain: str
     expr: pl.Expr
+    lookbacks: tuple[Lookback, ...]
     columns: tuple[str, ...]
     evidence: tuple[str, ...]
 
 
-def parse(sql: str) -> Condition:
+def parse(sql: str, *, after_step: int = 0) -> Condition:
     """Check one SQL expression.
+
+    Args:
+        sql: What could stand after WHERE.
+        after_step: Where a layer's baseline begins.
 
     Raises:
         RuleError: It is no SQL, names an unknown column, is not true-or-false, or names no metric.
     """
-    expr = _to_polars(sql)
-    named = set(expr.meta.root_names())
+    plain, lookbacks = rewrite(sql, after_step=after_step)
+    expr = _to_polars(sql, plain)
+    labels = {x.label: x for x in lookbacks}
+    named = {labels[name].column if name in labels else name for name in expr.meta.root_names()}
     for name in sorted(named - COLUMNS.keys()):
         raise RuleError(f"there is no column {name!r} in {sql!r}. {suggest_column(name)}")
     try:
-        dtype = _EMPTY.select(expr.alias("x")).schema["x"]
+        empty = _EMPTY.with_columns(pl.lit(None, pl.Float64).alias(label) for label in labels)
+        dtype = empty.select(expr.alias("x")).schema["x"]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise RuleError(f"{sql!r} cannot be evaluated: {_first_line(error)}") from error
     if dtype != pl.Boolean:
@@ -59,15 +72,18 @@ def parse(sql: str) -> Condition:
             f"{sql!r} names no metric. Metrics: {', '.join(METRICS)}; `spikewatch query` tells "
             "what each means."
         )
-    return Condition(sql, expr, columns, _evidence(columns))
+    return Condition(sql, plain, expr, lookbacks, columns, _evidence(columns))
 
 
-def _to_polars(sql: str) -> pl.Expr:
+def _to_polars(sql: str, plain: str) -> pl.Expr:
     try:
-        return pl.sql_expr(sql)
+        return pl.sql_expr(plain)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        near = (difflib.get_close_matches(w.lower(), FUNCTIONS, n=1) for w in _CALL.findall(plain))
+        meant = next((names[0] for names in near if names), None)
+        hint = f"Did you mean {FUNCTIONS[meant][1]}? " if meant else ""
         raise RuleError(
-            f"{sql!r} is not an SQL expression: {_first_line(error)}. Write what could stand "
+            f"{sql!r} is not an SQL expression: {_first_line(error)}. {hint}Write what could stand "
             "after WHERE, as in `dead_frac > 0.05 AND mfr > 0`."
         ) from error
 
@@ -87,7 +103,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 def suggest_column(name: str) -> str:
     """What an unknown column could have been meant to be."""
-    close = difflib.get_close_matches(name.lower(), [c for c in COLUMNS if c not in KEYS], n=3)
+    close = difflib.get_close_matches(name.lower(), WORDS, n=3)
     hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}Metrics: {', '.join(METRICS)}; `spikewatch query` lists the counters too."
 

@@ -1,4 +1,4 @@
-"""What a rule says of each row, in three columns: the same from Polars (live) and DuckDB (history).
+"""What a rule says of each row, in three columns.
 
 * known: the row has one of the figures that the condition is computed from. Where it has none, the
   rule is not about it, whatever `COALESCE` or `IS NULL` make of that.
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from .liveness import GONE
+from .moments import MOMENT
+
 
 if TYPE_CHECKING:
     from .rule import Rule
 
-ROW = ("phase", "step", "layer", "at")
+ROW = ("phase", "step", "layer", "at", "value", GONE, MOMENT)
 
 
 def known(i: int) -> str:
@@ -35,30 +38,39 @@ def clears(i: int) -> str:
     return f"clears {i}"
 
 
-def judging_columns(rules: Sequence["Rule"]) -> list[pl.Expr]:
-    """What `Machine.walk` needs, as Polars expressions over the wide frame."""
-    columns = [pl.col(name) for name in _carried(rules)]
-    for i, rule in enumerate(rules):
-        evidence = (pl.col(c).is_not_null() for c in rule.condition.evidence)
-        columns.append(pl.any_horizontal(evidence).alias(known(i)))
-        columns.append(rule.condition.expr.alias(holds(i)))
-        if rule.clear_condition:
-            columns.append(rule.clear_condition.expr.alias(clears(i)))
+class Judge:
+    """All rules at once, as columns. A rule that cannot be evaluated says nothing more."""
+
+    def __init__(self, rules: Sequence["Rule"]) -> None:
+        self._rules = rules
+        self._columns = {i: _columns(i, rule) for i, rule in enumerate(rules)}
+        self.failed: dict[int, str] = {}
+
+    def judge(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with what `Machine.walk` needs of them; new entries of `failed` say why not."""
+        try:
+            return rows.select(self._all())
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            self._find_culprits(rows)
+            return rows.select(self._all())
+
+    def _all(self) -> list[pl.Expr]:
+        carried = dict.fromkeys([*ROW, *(rule.figure for rule in self._rules)])
+        return [*map(pl.col, carried), *(c for some in self._columns.values() for c in some)]
+
+    def _find_culprits(self, rows: pl.DataFrame) -> None:
+        for i, columns in self._columns.items():
+            try:
+                rows.select(columns)
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+                self.failed[i] = str(error).strip().partition("\n")[0]
+                nothing = {known(i): False, holds(i): None, clears(i): None}
+                self._columns[i] = [pl.lit(v, pl.Boolean).alias(n) for n, v in nothing.items()]
+
+
+def _columns(i: int, rule: "Rule") -> list[pl.Expr]:
+    evidence = (pl.col(c).is_not_null() for c in rule.condition.evidence)
+    columns = [pl.any_horizontal(evidence).alias(known(i)), rule.condition.expr.alias(holds(i))]
+    if rule.clear_condition:
+        columns.append(rule.clear_condition.expr.alias(clears(i)))
     return columns
-
-
-def judging_sql(rules: Sequence["Rule"], source: str) -> str:
-    """The same as a query over rows like those of the view `wide`, with their rank, in order."""
-    columns = [f'"{name}"' for name in dict.fromkeys(["rank", *_carried(rules)])]
-    for i, rule in enumerate(rules):
-        evidence = " OR ".join(f'"{c}" IS NOT NULL' for c in rule.condition.evidence)
-        columns.append(f'({evidence}) AS "{known(i)}"')
-        # A line of its own, because an expression may end in a comment.
-        columns.append(f'({rule.condition.sql}\n) AS "{holds(i)}"')
-        if rule.clear_condition:
-            columns.append(f'({rule.clear_condition.sql}\n) AS "{clears(i)}"')
-    return f'SELECT {", ".join(columns)} FROM {source} ORDER BY "rank", step, phase, "at", layer'  # noqa: S608
-
-
-def _carried(rules: Sequence["Rule"]) -> list[str]:
-    return list(dict.fromkeys([*ROW, *(rule.figure for rule in rules)]))

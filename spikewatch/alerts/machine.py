@@ -4,18 +4,23 @@
 
 One state per rule, phase and layer. It exists from the first row that has a figure which the rule
 is about, so a rule about weights has no state on a layer without weights. No verdict changes
-nothing: unknown is never ok, never fires, and never ends firing.
+nothing: unknown is never ok, never fires, and never ends firing. A layer that has no rows any more
+brings its states to `no-data`, apart from those that fire; the next verdict takes them out of it.
+A rule that cannot be evaluated gets `error`, once.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from ..metrics import RECORDS
+from .grouping import Family, Lane, causes_of
 from .judging import clears, holds, known
+from .liveness import GONE
+from .moments import MOMENT
 
 
 if TYPE_CHECKING:
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]  # phase, layer
 Change = tuple[int, int, str, int | None]  # row, number of the rule, state, since_step
+
+STATES = ("unknown", "ok", "pending", "firing", "resolved", "no-data", "error")
+_QUIET = ("ok", "resolved")
 
 
 @dataclass(slots=True)
@@ -47,6 +55,13 @@ class _State:
             self.name, self.since_step = "ok", None
         return self.name != was
 
+    def lose(self) -> bool:
+        """Take it that the layer is gone; whether the state changed."""
+        if self.name in ("firing", "no-data"):
+            return False
+        self.name, self.since_step = "no-data", None
+        return True
+
     def _hold(self, step: int, rule: "Rule") -> None:
         self.n_clear = 0
         if self.name == "firing":
@@ -68,29 +83,37 @@ class _Track:
         # healthy run that is nearly all there is, and such a row costs next to nothing.
         self._quiet: set[Key] = set()
 
-    def walk(
-        self, judged: dict[str, pl.Series], rows_of: dict[Key, list[int]], steps: list[int]
-    ) -> list[Change]:
+    @property
+    def was_judged(self) -> bool:
+        """Whether there ever was a row with a figure that the rule is about."""
+        return bool(self._states)
+
+    def walk(self, batch: "_Batch", kinds: dict[str, str]) -> list[Change]:
         """Take the verdicts on rows in step order."""
         i, rule = self._number, self._rule
-        loud = rows_of.keys() - self._quiet
-        if judged[holds(i)].any():
-            held = set(judged[holds(i)].arg_true().to_list())
-            loud |= {key for key, rows in rows_of.items() if not held.isdisjoint(rows)}
-        loud = [key for key in loud if rule.looks_at(*key)]
+        judged = batch.columns
+        loud = batch.rows_of.keys() - self._quiet
+        held = set(judged[holds(i)].arg_true().to_list()) | batch.gone
+        if held:
+            loud |= {key for key, rows in batch.rows_of.items() if not held.isdisjoint(rows)}
+        loud = [key for key in loud if rule.looks_at(*key, batch.kind(key[1], kinds))]
         if not loud:
             return []
         is_known, verdicts = judged[known(i)].to_list(), judged[holds(i)].to_list()
         clear = judged[clears(i)].to_list() if rule.clear else None
         changes = []
         for key in loud:
-            for row in rows_of[key]:
+            for row in batch.rows_of[key]:
+                step = batch.steps[row]
                 if is_known[row]:
-                    verdict = verdicts[row] if steps[row] >= rule.after_step else None
+                    verdict = verdicts[row] if step >= rule.after_step else None
                     may_end = clear is None or bool(clear[row])
-                    if self._take(key, verdict, clear=may_end, step=steps[row]):
-                        state = self._states[key]
-                        changes.append((row, i, state.name, state.since_step))
+                    changed = self._take(key, verdict, clear=may_end, step=step)
+                else:
+                    changed = row in batch.gone and self._lose(key)
+                if changed:
+                    state = self._states[key]
+                    changes.append((row, i, state.name, state.since_step))
         return changes
 
     def _take(self, key: Key, verdict: bool | None, *, clear: bool, step: int) -> bool:
@@ -98,57 +121,173 @@ class _Track:
         state = self._states.setdefault(key, _State())
         changed = state.advance(verdict, clear=clear, step=step, rule=self._rule)
         if changed:
-            quiet = state.name in ("ok", "resolved")
-            (self._quiet.add if quiet else self._quiet.discard)(key)
+            self._listen(key, state)
         return changed or is_new
+
+    def _lose(self, key: Key) -> bool:
+        state = self._states.get(key)
+        if state is None or not state.lose():
+            return False
+        self._listen(key, state)
+        return True
+
+    def _listen(self, key: Key, state: _State) -> None:
+        quiet = state.name in _QUIET
+        (self._quiet.add if quiet else self._quiet.discard)(key)
+
+
+class _Batch:
+    """Judged rows, and where each layer's are."""
+
+    def __init__(self, judged: pl.DataFrame) -> None:
+        self.judged = judged
+        self.columns = {series.name: series for series in judged.get_columns()}
+        self.steps: list[int] = judged["step"].to_list()
+        self.layers: list[str] = judged["layer"].to_list()
+        self.phases: list[str] = judged["phase"].to_list()
+        self.gone = set(judged[GONE].arg_true().to_list())
+        self.rows_of: dict[Key, list[int]] = defaultdict(list)
+        for row, key in enumerate(zip(self.phases, self.layers, strict=True)):
+            self.rows_of[key].append(row)
+        scalars = judged.filter(pl.col("value").is_not_null())["layer"]
+        self._scalars = set(scalars.to_list())
+
+    def kind(self, layer: str, kinds: dict[str, str]) -> str:
+        """What kind of layer it is; `scalar` for what the user logs."""
+        return kinds.get(layer) or ("scalar" if layer in self._scalars else "")
+
+    def moments(self) -> Iterator[range]:
+        """Rows that came in together."""
+        ids = self.judged[MOMENT].to_list()
+        first = 0
+        for row in range(1, len(ids) + 1):
+            if row == len(ids) or ids[row] != ids[first]:
+                yield range(first, row)
+                first = row
 
 
 class Machine:
-    """The states of all rules in one rank of one run."""
+    """The states of all rules in one rank of one run.
+
+    Attributes:
+        depths: Of the layers, from the input on; the caller fills it as they become known.
+        kinds: Of the layers, the same.
+    """
 
     def __init__(self, rules: Sequence["Rule"], *, run: str, rank: int) -> None:
+        self.depths: dict[str, int] = {}
+        self.kinds: dict[str, str] = {}
         self._keys = {"run": run, "rank": rank}
         self._rules = list(rules)
         self._tracks = [_Track(i, rule) for i, rule in enumerate(rules)]
+        self._families: defaultdict[str, Family] = defaultdict(lambda: Family(causes))
+        causes = causes_of(rules)
+
+    def never_judged(self) -> list["Rule"]:
+        """Rules none of whose figures ever came."""
+        return [
+            r for r, track in zip(self._rules, self._tracks, strict=True) if not track.was_judged
+        ]
 
     def walk(self, judged: pl.DataFrame) -> pl.DataFrame:
         """Take verdicts.
 
         Args:
-            judged: What `judging_columns` or `judging_sql` give; each layer's rows in step order.
+            judged: What `Judge.judge` gives; each layer's rows in step order.
 
         Returns:
             A row of the table `alerts` per transition, in the order of `judged`. The first verdict
-            is one too: to `unknown`, `ok`, `pending` or `firing`.
+            is one too: to `unknown`, `ok`, `pending` or `firing`. So is another root of an alert
+            that fires.
         """
-        rows_of: dict[Key, list[int]] = defaultdict(list)
-        keys = zip(judged["phase"].to_list(), judged["layer"].to_list(), strict=True)
-        for row, key in enumerate(keys):
-            rows_of[key].append(row)
-        steps = judged["step"].to_list()
-        columns = {series.name: series for series in judged.get_columns()}
-        changes = [c for track in self._tracks for c in track.walk(columns, rows_of, steps)]
-        rows = [self._row(judged, *change) for change in sorted(changes, key=lambda c: c[:2])]
+        batch = _Batch(judged)
+        changes = [c for track in self._tracks for c in track.walk(batch, self.kinds)]
+        if not changes and not any(f.has_orphans for f in self._families.values()):
+            return pl.DataFrame(schema=RECORDS["alerts"])
+        changed: dict[int, list[Change]] = defaultdict(list)
+        for change in sorted(changes, key=lambda c: c[:2]):
+            changed[change[0]].append(change)
+        rows: list[dict[str, Any]] = []
+        for moment in batch.moments():
+            of_moment = [c for row in moment for c in changed.get(row, ())]
+            rows += self._settle(batch, moment, of_moment)
         return pl.DataFrame(rows, schema=RECORDS["alerts"])
 
-    def _row(
-        self, judged: pl.DataFrame, row: int, number: int, state: str, since_step: int | None
-    ) -> dict[str, Any]:
+    def failed(self, number: int, why: str, judged: pl.DataFrame) -> pl.DataFrame:
+        """The transition of a rule that cannot be evaluated to `error`."""
         rule = self._rules[number]
-        value = judged.item(row, rule.figure)
-        ill = state in ("pending", "firing")  # words only where someone is going to read them
+        row = dict.fromkeys(RECORDS["alerts"]) | self._keys | self._words(rule, ill=False)
+        row |= {name: judged.item(0, name) for name in ("phase", "step", "at")}
+        row |= {"layer": "", "state": "error", "summary": f"The rule cannot be evaluated: {why}"}
+        return pl.DataFrame([row], schema=RECORDS["alerts"])
+
+    def _settle(self, batch: _Batch, moment: range, changes: list[Change]) -> list[dict[str, Any]]:
+        """Rows of the transitions of one moment, each with its root."""
+        family = self._families[batch.phases[moment[0]]]
+        if not changes and not family.has_orphans:
+            return []
+        lanes: list[Lane | None] = []
+        for row, number, state, since_step in changes:
+            lane = family.change(number, batch.layers[row], state, since_step)
+            if lane is not None:
+                lane.value = self._value(batch, row, number)
+            lanes.append(lane)
+        moved = family.settle(batch.steps[moment[0]], self.depths)
+        rows = []
+        for change, lane in zip(changes, lanes, strict=True):
+            rows.append(self._row(batch, change) | self._rooted(family, lane, change[2]))
+        told = {id(lane) for lane in lanes}
+        for lane in moved:
+            if id(lane) not in told:
+                change = (moment[0], lane.number, "firing", lane.since_step)
+                row = self._row(batch, change) | self._rooted(family, lane, "firing")
+                rows.append(
+                    row | {"layer": lane.layer, "value": self._value_of(batch, moment, lane)}
+                )
+        return rows
+
+    def _rooted(self, family: Family, lane: Lane | None, state: str) -> dict[str, Any]:
+        root = lane.root if lane is not None and state in ("firing", "resolved") else None
+        tells = lane is not None and root is None and state == "firing"
+        return {
+            "root_rule": self._rules[root.number].name if root else None,
+            "root_layer": root.layer if root else None,
+            "n_following": family.followers(lane) if tells and lane is not None else None,
+        }
+
+    def _row(self, batch: _Batch, change: Change) -> dict[str, Any]:
+        row, number, state, since_step = change
+        rule = self._rules[number]
         return (
             self._keys
-            | {name: judged.item(row, name) for name in ("phase", "step", "layer", "at")}
+            | {name: batch.judged.item(row, name) for name in ("phase", "step", "layer", "at")}
+            | self._words(rule, ill=state in ("pending", "firing"))
             | {
-                "rule": rule.name,
-                "severity": rule.severity,
                 "state": state,
                 "since_step": since_step,
                 "metric": rule.figure,
-                "value": None if value is None else float(value),
-                "summary": rule.summary if ill else None,
-                "likely": rule.likely if ill else None,
-                "advice": rule.advice if ill else None,
+                "value": self._value(batch, row, number),
             }
         )
+
+    def _words(self, rule: "Rule", *, ill: bool) -> dict[str, Any]:
+        """Words only where someone is going to read them."""
+        return {
+            "rule": rule.name,
+            "severity": rule.severity,
+            "summary": rule.summary if ill else None,
+            "likely": rule.likely if ill else None,
+            "advice": rule.advice if ill else None,
+        }
+
+    def _value(self, batch: _Batch, row: int, number: int) -> float | None:
+        value = batch.judged.item(row, self._rules[number].figure)
+        return None if value is None else float(value)
+
+    def _value_of(self, batch: _Batch, moment: range, lane: Lane) -> float | None:
+        """The figure of a lane in this moment; the one of its transition where it has none now."""
+        for row in moment:
+            if batch.layers[row] == lane.layer:
+                now = self._value(batch, row, lane.number)
+                lane.value = lane.value if now is None else now
+        return lane.value

@@ -1,29 +1,29 @@
 """Rule: when a layer is ill, how sure one has to be, and what to do then."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property, lru_cache
-from importlib.resources import files
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 from ..errors import RuleError
 from ..metrics import METRICS
-from ..metrics.wide import COLUMNS
-from .agreement import check_agreement
 from .expression import Condition, parse, suggest, suggest_column
-from .rules_file import RulesFile, parse_rules, read_rules
+from .vocabulary import COLUMNS
 
 
 SEVERITIES = ("info", "warning", "critical")  # least first
 PHASES = ("train", "eval", "any")
-ACTIONS = ("log", "callback", "stop", "raise")
+ACTIONS = ("log", "callback", "notify", "checkpoint", "stop", "raise")
+# Where the cause of an alert may be, seen from the layer that has it.
+PLACES = ("before", "here", "behind", "anywhere")
+KINDS = ("spiking", "ternary", "tap", "scalar")
 
 Severity = Literal["info", "warning", "critical"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_CHANNELS = ("webhook", "slack", "discord", "email", "mail", "apprise", "command", "send")
 
 
 def _field(key: str, default: Any) -> Any:
@@ -40,19 +40,26 @@ class Rule:
 
     Attributes:
         name: Letters, digits and `_ . -`; unique among the rules.
-        expr: SQL over the catalogue's columns, as in `dead_frac > 0.05 AND mfr > 0`.
+        expr: SQL over the catalogue's columns, as in `dead_frac > 0.05 AND mfr > 0`, with history
+            functions, as in `mfr < 0.5 * baseline(mfr)`; see `history.FUNCTIONS`.
         for_steps: `for` in a file: fires once `expr` held at so many consecutive steps.
         keep_firing_for: Goes on firing for so many steps after `clear` began to hold.
         clear: SQL that has to hold for firing to end; by default `NOT expr`.
         severity: `info`, `warning` or `critical`.
         layers: Globs; the rule looks at the layers (or scalars) that one of them matches.
+            `kind:ternary` stands for all layers of a kind.
         phase: `train`, `eval`, or `any` (each by itself).
         after_step: Before this step the rule is unknown.
         metric: The figure to show; by default the first metric in `expr`.
         summary: What is wrong, in a sentence.
         likely: Likely causes.
         advice: `try` in a file: what to try.
-        actions: Of `log`, `callback` (`attach(on_alert=…)`), `stop` and `raise`.
+        source: Where the threshold comes from.
+        follows: What it may be a mere consequence of: for each of `PLACES` globs of rules. While
+            one of them is pending or fires there, this alert is folded under it. The first that
+            is found counts.
+        actions: Of `log`, `callback` (`attach(on_alert=…)`), `notify` (the channels of the rules
+            file), `checkpoint` (`attach(on_checkpoint=…)`), `stop` and `raise`.
 
     Raises:
         RuleError: A value is wrong; the message says what is allowed.
@@ -71,45 +78,59 @@ class Rule:
     summary: str = ""
     likely: str = ""
     advice: str = _field("try", "")
-    actions: tuple[str, ...] = ("log", "callback")
+    source: str = ""
+    follows: Mapping[str, Sequence[str]] | tuple[tuple[str, str], ...] = ()
+    actions: tuple[str, ...] = ("log", "callback", "notify")
 
     def __post_init__(self) -> None:
         try:
             for name in ("layers", "actions"):
                 object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+            object.__setattr__(self, "follows", _causes(self.follows))
             self._check()
         except RuleError as error:
             raise RuleError(f"rule {self.name!r}: {error}") from error
 
     def _check(self) -> None:
-        for name in ("name", "expr", "severity", "phase", "summary", "likely", "advice"):
-            _check_text(_key(name), getattr(self, name))
+        for name in ("name", "expr", "severity", "phase", "summary", "likely", "advice", "source"):
+            _check_text(key_of(name), getattr(self, name))
         for name in ("clear", "metric"):
             if getattr(self, name) is not None:
                 _check_text(name, getattr(self, name))
         for name, least in (("for_steps", 1), ("keep_firing_for", 0), ("after_step", 0)):
-            _check_count(_key(name), getattr(self, name), least=least)
+            _check_count(key_of(name), getattr(self, name), least=least)
         if not _NAME.fullmatch(self.name):
             raise RuleError("a name has 1 to 64 letters, digits and _ . -, and begins with neither")
         _check_choice("severity", self.severity, SEVERITIES)
         _check_choice("phase", self.phase, PHASES)
         for action in self.actions:
-            _check_choice("actions", action, ACTIONS)
-        if not self.layers:
-            raise RuleError("`layers` is empty; leave it out to look at all layers")
+            _check_action(action)
+        self._check_layers()
         _ = self.condition, self.clear_condition  # parsed, and so checked
         if self.metric is not None:
             _check_figure(self.metric)
 
+    def _check_layers(self) -> None:
+        if not self.layers:
+            raise RuleError("`layers` is empty; leave it out to look at all layers")
+        for glob in self.layers:
+            if glob.startswith("kind:"):
+                _check_choice("layers", glob.removeprefix("kind:"), KINDS)
+
     @cached_property
     def condition(self) -> Condition:
         """`expr`, checked."""
-        return _parsed("expr", self.expr)
+        return _parsed("expr", self.expr, self.after_step)
 
     @cached_property
     def clear_condition(self) -> Condition | None:
         """`clear`, checked."""
-        return None if self.clear is None else _parsed("clear", self.clear)
+        return None if self.clear is None else _parsed("clear", self.clear, self.after_step)
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """`expr`, and `clear` where there is one."""
+        return [c for c in (self.condition, self.clear_condition) if c is not None]
 
     @property
     def figure(self) -> str:
@@ -117,86 +138,49 @@ class Rule:
         named = self.condition.columns
         return self.metric or next((c for c in named if c in METRICS), named[0])
 
-    def looks_at(self, phase: str, layer: str) -> bool:
+    @property
+    def causes(self) -> tuple[tuple[str, str], ...]:
+        """`follows` as pairs of place and glob, the first to be looked for first."""
+        assert isinstance(self.follows, tuple)  # noqa: S101 - made so above
+        return self.follows
+
+    def looks_at(self, phase: str, layer: str, kind: str = "") -> bool:
         """Whether the rule is about this layer in this phase."""
         return self.phase in ("any", phase) and any(
-            glob == "*" or fnmatchcase(layer, glob) for glob in self.layers
+            glob == "*"
+            or (kind == glob[5:] if glob.startswith("kind:") else fnmatchcase(layer, glob))
+            for glob in self.layers
         )
 
 
-def load_rules(source: str | Path | None = None) -> tuple[Rule, ...]:
-    """The shipped rules, changed by a file of the user's.
-
-    A rule of the file is added, or replaces the shipped one of its name; `mute = ["name"]` takes
-    shipped ones out.
-
-    Args:
-        source: Path of a TOML file; None for the shipped rules as they are.
-
-    Raises:
-        RuleError: The file cannot be read or something in it is wrong. The message names the file
-            and the rule, says what was found and what is allowed.
-    """
-    shipped = _shipped()
-    if source is None:
-        return shipped
-    path = Path(source).expanduser()
-    try:
-        file = read_rules(path)
-        own = _rules(file)
-        check_agreement((r.name, c) for r in own for c in (r.condition, r.clear_condition))
-        names = [r.name for r in shipped]
-        for muted in file.mute:
-            if muted not in names:
-                raise RuleError(
-                    f"`mute`: no shipped rule is named {muted!r}. {suggest(muted, names)}"
-                )
-    except RuleError as error:
-        raise RuleError(f"{path}: {error}") from error
-    merged = {r.name: r for r in shipped} | {r.name: r for r in own}
-    return tuple(r for r in merged.values() if r.name not in file.mute)
-
-
-@lru_cache
-def _shipped() -> tuple[Rule, ...]:
-    text = files(__name__.rpartition(".")[0]).joinpath("default_rules.toml").read_text("utf-8")
-    return tuple(_rules(parse_rules(text)))
-
-
-def _rules(file: RulesFile) -> list[Rule]:
-    rules: dict[str, Rule] = {}
-    for number, table in enumerate(file.rules, start=1):
-        rule = _from_table(table, number)
-        if rule.name in rules:
-            raise RuleError(f"rule {rule.name!r} is there twice. Give each rule a name of its own.")
-        rules[rule.name] = rule
-    return list(rules.values())
-
-
-def _from_table(table: Mapping[str, Any], number: int) -> Rule:
-    keys = {_key(f.name): f.name for f in fields(Rule)}
-    who = f"rule {table.get('name', number)!r}"
-    for key in table:
-        if key == "mute":
-            raise RuleError(f"{who}: `mute` belongs at the top of the file, before any [[rule]]")
-        if key not in keys:
-            raise RuleError(f"{who}: there is no key {key!r}. {suggest(key, keys)}")
-    for key in ("name", "expr"):
-        if key not in table:
-            raise RuleError(f"{who}: it has no `{key}`. A rule needs at least `name` and `expr`.")
-    return Rule(**{keys[key]: value for key, value in table.items()})
-
-
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """What a rules file calls the field `name`."""
     return Rule.__dataclass_fields__[name].metadata.get("key", name)
 
 
-def _parsed(key: str, sql: str) -> Condition:
+def _parsed(key: str, sql: str, after_step: int) -> Condition:
     try:
-        return parse(sql)
+        return parse(sql, after_step=after_step)
     except RuleError as error:
         raise RuleError(f"`{key}`: {error}") from error
+
+
+def _causes(value: Any) -> tuple[tuple[str, str], ...]:
+    """`follows` in the form of `Rule.causes`."""
+    if isinstance(value, tuple):  # as made before, when a rule is copied
+        return value
+    example = '{ before = ["dead-layer"] }'
+    if not isinstance(value, Mapping):
+        raise RuleError(f"`follows` was {value!r}; it is a table, as in {example}")
+    pairs = []
+    for place, globs in value.items():
+        _check_choice("follows", str(place), PLACES)
+        if not isinstance(globs, Sequence) or isinstance(globs, str):
+            raise RuleError(f"`follows.{place}` was {globs!r}; it is a list, as in {example}")
+        for glob in globs:
+            _check_text(f"follows.{place}", glob)
+            pairs.append((str(place), glob))
+    return tuple(pairs)
 
 
 def _as_tuple(key: str, value: Any) -> tuple[str, ...]:
@@ -220,6 +204,15 @@ def _check_count(key: str, value: object, *, least: int) -> None:
 def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise RuleError(f"`{key}` was {value!r}. {suggest(value, allowed)}")
+
+
+def _check_action(action: str) -> None:
+    if action.lower() in _CHANNELS:
+        raise RuleError(
+            f"`actions` was {action!r}. Who is told is said once for all rules: declare a "
+            '[[channel]] in the rules file; the action "notify" then tells it.'
+        )
+    _check_choice("actions", action, ACTIONS)
 
 
 def _check_figure(name: str) -> None:

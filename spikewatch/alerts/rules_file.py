@@ -1,6 +1,7 @@
-"""A rules file as it stands: TOML with `mute` and [[rule]]. What a rule may say is `Rule`'s."""
+"""A rules file as it stands: TOML with `mute`, [[change]], [[rule]] and [[channel]]."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,32 @@ from ..errors import RuleError
 from .expression import suggest
 
 
+KEYS = ("rule", "change", "mute", "channel")
+Table = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class RulesFile:
-    """What a rules file holds: names to leave out, and its rules as tables."""
+    """What a rules file holds, as tables.
+
+    Attributes:
+        mute: Globs of shipped rules to leave out.
+        changes: Shipped rules by name, with the keys that are to be otherwise.
+        rules: Whole rules.
+        channels: Who is told.
+    """
 
     mute: tuple[str, ...]
-    rules: tuple[dict[str, Any], ...]
+    changes: tuple[Table, ...]
+    rules: tuple[Table, ...]
+    channels: tuple[Table, ...]
 
 
-def read_rules(path: Path) -> RulesFile:
-    """Read and parse a rules file.
+def read_toml(path: Path) -> Table:
+    """Read a TOML file.
 
     Raises:
-        RuleError: It cannot be read, is not UTF-8, or `parse_rules` does not like it.
+        RuleError: It cannot be read, is not UTF-8, or is not TOML (with line and column).
     """
     if path.is_dir():
         raise RuleError("this is a folder. Name the TOML file in it that holds the rules.")
@@ -36,34 +50,43 @@ def read_rules(path: Path) -> RulesFile:
             f"it is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}). "
             "Save it as UTF-8."
         ) from error
-    return parse_rules(text)
+    return parse_toml(text)
 
 
-def parse_rules(text: str) -> RulesFile:
-    """Parse the text of a rules file.
-
-    Raises:
-        RuleError: It is not TOML (with line and column), holds nothing, or has other keys than
-            `mute` and `rule` at the top.
-    """
+def parse_toml(text: str) -> Table:
+    """Parse TOML; see `read_toml`."""
     try:
-        content = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RuleError(f"it is not TOML: {error}") from error
+
+
+def parse_rules(content: Mapping[str, Any]) -> RulesFile:
+    """Sort what a rules file holds.
+
+    Raises:
+        RuleError: It holds nothing, or has other keys than `KEYS` at the top.
+    """
     for key in content:
-        if key not in ("rule", "mute"):
+        if key not in KEYS:
             raise RuleError(
-                f"there is no key {key!r} at the top. {suggest(key, ('rule', 'mute'))} "
+                f"there is no key {key!r} at the top. {suggest(key, KEYS)} "
                 "A rule begins with [[rule]]."
             )
     if not content:
         raise RuleError(
-            "it holds no rule. Begin one with [[rule]], or leave shipped ones out with "
-            'mute = ["…"].'
+            "it holds no rule. Begin one with [[rule]], change a shipped one with [[change]], or "
+            'leave shipped ones out with mute = ["…"].'
         )
-    rules, mute = content.get("rule", []), content.get("mute", [])
-    if not isinstance(rules, list) or not all(isinstance(r, dict) for r in rules):
-        raise RuleError("a rule begins with [[rule]], with two brackets on each side")
+    mute = content.get("mute", [])
     if not isinstance(mute, list) or not all(isinstance(m, str) for m in mute):
         raise RuleError(f'`mute` was {mute!r}; it is a list of names, as in ["low-rate"]')
-    return RulesFile(tuple(mute), tuple(rules))
+    tables = {key: _tables(content, key) for key in ("change", "rule", "channel")}
+    return RulesFile(tuple(mute), tables["change"], tables["rule"], tables["channel"])
+
+
+def _tables(content: Mapping[str, Any], key: str) -> tuple[Table, ...]:
+    tables = content.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise RuleError(f"a {key} begins with [[{key}]], with two brackets on each side")
+    return tuple(tables)

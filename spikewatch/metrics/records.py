@@ -59,13 +59,17 @@ RECORDS: dict[str, dict[str, pl.DataType]] = {
     | {
         "rule": _STRING,
         "severity": _STRING,  # info | warning | critical
-        "state": _STRING,  # unknown | ok | pending | firing | resolved
+        "state": _STRING,  # unknown | ok | pending | firing | resolved | no-data | error
         "since_step": _INT,  # step at which the condition began to hold
         "metric": _STRING,
         "value": _F64,
         "summary": _STRING,
         "likely": _STRING,
         "advice": _STRING,
+        # What it follows from, and how many follow from it; see `alerts.grouping`.
+        "root_rule": _STRING,
+        "root_layer": _STRING,
+        "n_following": _INT,
     },
     # attached | closed | detached | exception | fault | dropped | note
     "events": _RUN

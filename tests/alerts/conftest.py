@@ -144,6 +144,9 @@ def alert() -> Callable[..., dict[str, Any]]:
             "summary": "Neurons are dead.",
             "likely": "threshold too high",
             "advice": "lower it",
+            "root_rule": None,
+            "root_layer": None,
+            "n_following": 0,
         }
         return row | changed
 

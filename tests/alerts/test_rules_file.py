@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from spikewatch.alerts.rule import Rule, load_rules
+from spikewatch.alerts.loading import load_rules
+from spikewatch.alerts.rule import Rule
 from spikewatch.errors import RuleError
 
 
@@ -65,7 +66,8 @@ def test_a_file_with_a_byte_order_mark_and_windows_lines_is_read(write):
         (rule("severity = 'fatal'"), ["`severity`", "'fatal'", "info, warning, critical"]),
         (rule("severity = 3"), ["`severity` was 3", "text"]),
         (rule("phase = 'test'"), ["`phase`", "train, eval, any"]),
-        (rule("actions = ['log', 'mail']"), ["'mail'", "log, callback, stop, raise"]),
+        (rule("actions = ['log', 'mail']"), ["'mail'", "[[channel]]"]),
+        (rule("actions = ['stopp']"), ["'stopp'", "Did you mean 'stop'?"]),
         (rule("actions = 'log'"), ["`actions`", "list"]),
         (rule("for = 0"), ["`for` was 0", "1 or more"]),
         (rule("for = true"), ["`for` was True"]),

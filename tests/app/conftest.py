@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from spikewatch.alerts.engine import Engine
-from spikewatch.alerts.rule import load_rules
+from spikewatch.alerts.loading import load_rules
 from spikewatch.app import launch
 from spikewatch.journal import JournalWriter
 from spikewatch.metrics import RECORDS, TABLES

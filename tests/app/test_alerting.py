@@ -2,7 +2,7 @@ from datetime import datetime
 
 import polars as pl
 
-from spikewatch.alerts.rule import load_rules
+from spikewatch.alerts.loading import load_rules
 from spikewatch.app.alerting import firing, metric_text, spans, threshold_of
 from spikewatch.metrics import RECORDS
 

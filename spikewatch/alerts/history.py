@@ -1,0 +1,181 @@
+"""What a condition may ask of a layer's past: a few functions over its latest figures.
+
+Each looks at the known, finite figures of one column of one layer in one phase. It is NULL until it
+has all that it needs, and where the row itself does not know the figure: no new evidence is no
+verdict. A function is computed anew from what is kept, with exactly rounded sums, so that its value
+does not depend on how the rows come in: live, in replay, one by one or all at once.
+"""
+
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import polars as pl
+
+from ..errors import RuleError
+from .vocabulary import COLUMNS
+
+
+Point = tuple[int, float]  # step, figure
+MOST = 1000  # windows that a function may look back: bounds memory
+BASELINE = 20
+
+
+def _mean(points: Sequence[Point]) -> float:
+    return math.fsum(y for _, y in points) / len(points)
+
+
+def _std(points: Sequence[Point]) -> float:
+    mean = _mean(points)
+    return math.sqrt(math.fsum((y - mean) ** 2 for _, y in points) / (len(points) - 1))
+
+
+def _slope(points: Sequence[Point]) -> float | None:
+    """Least squares; None where all figures are of one step."""
+    x_mean, y_mean = math.fsum(x for x, _ in points) / len(points), _mean(points)
+    spread = math.fsum((x - x_mean) ** 2 for x, _ in points)
+    if spread == 0:
+        return None
+    return math.fsum((x - x_mean) * (y - y_mean) for x, y in points) / spread
+
+
+# Name: what it computes, and what that is.
+FUNCTIONS: dict[str, tuple[Callable[[Sequence[Point]], float | None], str]] = {
+    "avg_over": (_mean, "avg_over(x, n): mean of the latest n figures, this one included"),
+    "min_over": (lambda p: min(y for _, y in p), "min_over(x, n): least of the latest n"),
+    "max_over": (lambda p: max(y for _, y in p), "max_over(x, n): greatest of the latest n"),
+    "std_over": (_std, "std_over(x, n): standard deviation of the latest n"),
+    "slope": (_slope, "slope(x, n): least-squares slope of the latest n, per training step"),
+    "ago": (lambda p: p[0][1], "ago(x, n): the figure n windows ago"),
+    "baseline": (
+        lambda p: median(y for _, y in p),
+        f"baseline(x): the layer's own normal, the median of its first {BASELINE} figures since "
+        "after_step; baseline(x, n): of its first n",
+    ),
+}
+HELP = [text for _, text in FUNCTIONS.values()]
+
+
+@dataclass(frozen=True)
+class Lookback:
+    """One use of a function: what it looks at, and how far."""
+
+    function: str
+    column: str
+    n: int
+    from_step: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its column in the frame that conditions are evaluated on."""
+        since = f", since {self.from_step}" if self.from_step else ""
+        return f"{self.function}({self.column}, {self.n}{since})"
+
+    @property
+    def n_kept(self) -> int:
+        """How many figures it needs."""
+        return self.n + 1 if self.function == "ago" else self.n
+
+
+# Texts, names in quotes and comments are passed over; what is left may be a call of ours.
+_PIECES = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/"""
+    rf"""|\b(?P<name>{"|".join(FUNCTIONS)})\s*\((?P<arguments>[^()]*)\)""",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def rewrite(sql: str, *, after_step: int = 0) -> tuple[str, tuple[Lookback, ...]]:
+    """Replace calls of history functions by columns.
+
+    Args:
+        sql: A condition.
+        after_step: Before this step a baseline takes no figures.
+
+    Returns:
+        The condition with columns in place of calls, and what these columns hold.
+
+    Raises:
+        RuleError: A call has other arguments than a column and a number of windows.
+    """
+    found: dict[str, Lookback] = {}
+
+    def column(match: re.Match[str]) -> str:
+        if match["name"] is None:
+            return match[0]
+        lookback = _lookback(match, after_step=after_step)
+        found[lookback.label] = lookback
+        return f'"{lookback.label}"'
+
+    return _PIECES.sub(column, sql), tuple(found.values())
+
+
+def _lookback(match: re.Match[str], *, after_step: int) -> Lookback:
+    name = match["name"].lower()
+    arguments = [part.strip() for part in match["arguments"].split(",")]
+    if name == "baseline" and len(arguments) == 1:
+        arguments.append(str(BASELINE))
+    wanted = f"Write {FUNCTIONS[name][1].partition(':')[0]}, with a column's name and a number."
+    if len(arguments) != 2 or not arguments[1].isdigit() or not arguments[0].isidentifier():
+        raise RuleError(f"{match[0]!r} cannot be read. {wanted}")
+    least = 1 if name == "ago" else 2
+    if not least <= int(arguments[1]) <= MOST:
+        raise RuleError(f"{match[0]!r} looks back {arguments[1]} windows; {least} to {MOST} may be")
+    if arguments[0] in COLUMNS and not COLUMNS[arguments[0]].is_numeric():
+        raise RuleError(f"{match[0]!r}: {arguments[0]!r} is no figure. {wanted}")
+    from_step = after_step if name == "baseline" else 0
+    return Lookback(name, arguments[0], int(arguments[1]), from_step)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What one lookback keeps of one layer in one phase."""
+
+    points: deque[Point]
+    frozen: float | None = None
+    full: bool = field(default=False)
+
+
+class History:
+    """The memory of all lookbacks, bounded by layers × lookbacks × `MOST`."""
+
+    def __init__(self, lookbacks: Iterable[Lookback]) -> None:
+        self._lookbacks = tuple(dict.fromkeys(lookbacks))
+        self._memory: dict[tuple[Lookback, str, str], _Memory] = {}
+
+    def extend(self, wide: pl.DataFrame) -> pl.DataFrame:
+        """Take rows in order; return them with a column for each lookback."""
+        if not self._lookbacks:
+            return wide
+        phases, layers = wide["phase"].to_list(), wide["layer"].to_list()
+        steps = wide["step"].to_list()
+        new = []
+        for lookback in self._lookbacks:
+            values: list[float | None] = [None] * wide.height
+            for row, y in enumerate(wide[lookback.column].to_list()):
+                if y is not None and math.isfinite(y):
+                    place = (lookback, phases[row], layers[row])
+                    values[row] = self._take(place, (steps[row], float(y)))
+            new.append(pl.Series(lookback.label, values, dtype=pl.Float64))
+        return wide.with_columns(new)
+
+    def _take(self, place: tuple[Lookback, str, str], point: Point) -> float | None:
+        lookback = place[0]
+        memory = self._memory.get(place)
+        if memory is None:
+            memory = self._memory[place] = _Memory(deque(maxlen=lookback.n_kept))
+        if memory.full:
+            return memory.frozen
+        if point[0] < lookback.from_step:
+            return None
+        memory.points.append(point)
+        if len(memory.points) < lookback.n_kept:
+            return None
+        value = FUNCTIONS[lookback.function][0](memory.points)
+        if lookback.function == "baseline":
+            memory.frozen, memory.full = value, True
+            memory.points.clear()
+        return value

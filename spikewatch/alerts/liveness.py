@@ -1,0 +1,137 @@
+"""Signs of life: rows where a layer, or everything, has gone quiet.
+
+A layer is missing at an observed step of its phase if others have rows there and it has none. While
+nothing at all comes in, a row on the line `(training)` is made for every full minute of silence.
+Both follow from the rows alone, whichever way they come in, so that replay makes the same.
+"""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from .moments import MOMENT
+from .vocabulary import COLUMNS
+
+
+TRAINING = "(training)"
+SILENCE = timedelta(minutes=1)
+# A layer is gone when it has missed so many observed steps, and so many times its longest gap.
+GONE_STEPS, GONE_GAPS = 20, 5
+GONE = "gone"  # the column that says so, once
+
+_WANTED = COLUMNS | {GONE: pl.Boolean(), MOMENT: pl.Int64()}
+_SILENT = -1  # the moments of silence count down from here
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Presence:
+    """When a layer was last seen in one phase."""
+
+    missed: int = 0
+    longest: int = 0
+
+    @property
+    def is_gone(self) -> bool:
+        return self.missed > GONE_STEPS and self.missed > GONE_GAPS * self.longest
+
+
+class Liveness:
+    """What was seen when, in one rank of one run. Its memory is a line for each layer."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, _Presence]] = {}  # by phase, layer
+        self._latest_at: datetime | None = None
+        self._step = 0  # at that time
+        self._longest_gap = timedelta(0)
+        self._n_silent = 0  # rows made in the silence that goes on
+
+    def extend(self, wide: pl.DataFrame, watched: Container[str]) -> pl.DataFrame:
+        """Put rows of what is missing between rows, which are in moments.
+
+        Args:
+            wide: Rows.
+            watched: Layers that are expected at each observed step. Others come at a slower pace.
+        """
+        order = pl.int_range(wide.height).cast(pl.Float64).alias("_order")
+        is_layer = pl.col("value").is_null()
+        zero = pl.when(is_layer).then(pl.lit(0, pl.Int64)).alias("missed_steps")
+        wide = wide.with_columns(zero, order)
+        rows: list[Row] = []
+        first = 0
+        for part in wide.partition_by(MOMENT, maintain_order=True):
+            last = first + part.height
+            moment = part.select("step", "phase", "at", MOMENT).row(0, named=True)
+            if moment["at"] is not None:
+                rows += [row | {"_order": first - 0.5} for row in self._life_sign(moment)]
+                present = {x for x in part.filter(is_layer)["layer"].to_list() if x in watched}
+                if present:
+                    missing = self._missing(moment, present)
+                    rows += [row | {"_order": last - 0.5} for row in missing]
+                self._latest_at = max(self._latest_at or moment["at"], *part["at"])
+            first = last
+        if not rows:
+            return _with_all(wide)
+        made = pl.DataFrame(rows, schema_overrides=_WANTED | {"_order": pl.Float64()})
+        return _with_all(pl.concat([wide, made], how="diagonal").sort("_order"))
+
+    def silence(self, now: datetime) -> pl.DataFrame:
+        """Rows of a silence that goes on, up to now."""
+        rows = [row | {"missed_steps": None} for row in self._silent_rows(until=now)]
+        return _with_all(pl.DataFrame(rows, schema_overrides=COLUMNS))
+
+    def _life_sign(self, moment: Row) -> Iterator[Row]:
+        """The silence that ends with something that was observed."""
+        at = moment["at"]
+        yield from self._silent_rows(until=at)
+        if self._n_silent:
+            yield moment | {"phase": "train", "layer": TRAINING, "silent_s": 0.0, MOMENT: _SILENT}
+        if self._latest_at is not None:
+            self._longest_gap = max(self._longest_gap, at - self._latest_at)
+        self._step, self._n_silent = moment["step"], 0
+
+    def _silent_rows(self, *, until: datetime) -> Iterator[Row]:
+        if self._latest_at is None:
+            return
+        while self._latest_at + (self._n_silent + 1) * SILENCE <= until:
+            self._n_silent += 1
+            silent = self._n_silent * SILENCE
+            yield {
+                "step": self._step,
+                "phase": "train",
+                "at": self._latest_at + silent,
+                MOMENT: _SILENT - self._n_silent,
+                "layer": TRAINING,
+                "silent_s": silent.total_seconds(),
+                "longest_gap_s": self._longest_gap.total_seconds(),
+            }
+
+    def _missing(self, moment: Row, present: set[str]) -> Iterator[Row]:
+        seen = self._seen.setdefault(moment["phase"], {})
+        for layer, presence in seen.items():
+            if layer in present:
+                presence.longest = max(presence.longest, presence.missed)
+                presence.missed = 0
+                continue
+            was_gone = presence.is_gone
+            presence.missed += 1
+            yield moment | {
+                "layer": layer,
+                "missed_steps": presence.missed,
+                "longest_gap_steps": presence.longest,
+                GONE: presence.is_gone and not was_gone,
+            }
+        for layer in sorted(present - seen.keys()):
+            seen[layer] = _Presence()
+
+
+def _with_all(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with all columns of a condition, and whether a layer is gone."""
+    has = rows.schema
+    missing = [pl.lit(None, t).alias(c) for c, t in _WANTED.items() if c not in has]
+    return rows.with_columns(missing).select(
+        pl.col(c).cast(t) if has.get(c, t) != t else pl.col(c) for c, t in _WANTED.items()
+    )
