@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import difflib
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -27,15 +27,9 @@ _PACE_S = 0.22
 
 def add_options(parser: Any) -> None:
     """Add the options of the command."""
-    models = "; ".join(f"{name}: {story}" for name, story in MODEL_STORIES.items())
-    parser.add_argument(
-        "--model",
-        metavar="NAME",
-        default=_MODEL,
-        help=f"what to train (default: {_MODEL}). {models}",
-    )
-    stories = "; ".join(f"{name}: {ill.story}" for name, ill in ILLS.items())
-    parser.add_argument("--ill", metavar="NAME", help=f"plant an illness. {stories}")
+    about = f"what to train, see below (default: {_MODEL})"
+    parser.add_argument("--model", metavar="NAME", default=_MODEL, help=about)
+    parser.add_argument("--ill", metavar="NAME", help="an illness to plant, see below")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive, help="default: enough to learn well")
     length.add_argument("--steps", type=_positive, help="optimizer steps, instead of epochs")
@@ -43,6 +37,13 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--every", type=_positive, default=1, help="observe every n-th step")
     parser.add_argument("--dir", help="the runs folder")
+    ills = {name: ill.story for name, ill in ILLS.items()}
+    parser.epilog += f"\n\nmodels:\n{_listed(MODEL_STORIES)}\n\nillnesses:\n{_listed(ills)}"
+
+
+def _listed(stories: Mapping[str, str]) -> str:
+    width = max(map(len, stories)) + 2
+    return "\n".join(f"  {name:{width}}{story}" for name, story in stories.items())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import pytest
 import spikewatch
 from spikewatch.cli import main
 from spikewatch.ills import ILLS
+from spikewatch.stories import MODEL_STORIES
 
 
 # The rule, and the layer that it has to name.
@@ -43,6 +44,65 @@ def test_a_planted_illness_sets_off_its_alert_and_exits_with_1(ill, tmp_path, ca
     assert EXPECTED[ill] in fired(tmp_path)
     assert ILLS[ill].story in out
     assert f"run 'demo-{ill}'" in out
+
+
+# Of each model one illness, in a part of another kind than the default's.
+ELSEWHERE = {
+    ("spike-gpt", "dead-neurons"): ("dead-layer", "blocks.0.channel_lif"),
+    ("spikformer", "saturated"): ("many-saturated-neurons", "embedding.lif"),
+    ("equilibrium", "dead-neurons"): ("dead-layer", "neurons"),
+    ("goose", "runaway-amplitude"): ("amplitude-too-large", "layer.key_spike"),
+    ("ttq", "ternary-collapse"): ("ternary-collapse", "3"),
+    ("sttn", "nan"): ("non-finite-value", "loss"),
+}
+
+
+@pytest.mark.parametrize(("model", "ill"), ELSEWHERE)
+def test_the_same_illness_shows_in_other_models(model, ill, tmp_path, capsys):
+    code = main(
+        [
+            *("demo", "--headless", "--model", model, "--ill", ill),
+            *("--steps", "30", "--every", "2", "--dir", str(tmp_path)),
+        ]
+    )
+    assert code == 1
+    assert ELSEWHERE[model, ill] in fired(tmp_path)
+    assert f"run 'demo-{model}-{ill}'" in capsys.readouterr().out
+
+
+def test_another_model_trains_under_its_own_name(tmp_path, capsys):
+    command = ["demo", "--headless", "--model", "twn", "--epochs", "1", "--dir", str(tmp_path)]
+    assert main(command) == 0
+    assert "run 'demo-twn': healthy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--model", "spikeformer"], "no model 'spikeformer'. Did you mean 'spikformer'?"),
+        (["--model", "xyz"], "There are: digits, spike-gpt"),
+        (["--ill", "dead-neuron"], "Did you mean 'dead-neurons'?"),
+        (["--model", "twn", "--ill", "saturated"], "It can have: ternary-collapse, nan."),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(wrong, said, tmp_path, capsys):
+    assert main(["demo", "--headless", "--dir", str(tmp_path), *wrong]) == 2
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_lists_models_and_illnesses_without_torch():
+    code = (
+        "import contextlib, sys\n"
+        "from spikewatch.cli import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(['demo', '--help'])\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    help_text = " ".join(ran.stdout.split())
+    assert all(story in help_text for story in MODEL_STORIES.values())
+    assert all(ill.story in help_text for ill in ILLS.values())
+    assert ran.stdout.endswith("False\n")
 
 
 @pytest.mark.parametrize("seed", [0, 1])

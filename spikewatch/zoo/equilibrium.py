@@ -73,30 +73,33 @@ class EquilibriumNet(nn.Module):
         self.recurrent = nn.Linear(n_hidden, n_hidden, bias=False)
         self.neurons = LIF(beta)
         self.readout = nn.Linear(n_hidden, N_CLASSES)
-        nn.init.constant_(self.encoder.bias, 0.3)
+        nn.init.constant_(self.encoder.bias, 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images of shape (batch, 64); class scores of shape (batch, 10)."""
-        rates, missed = self.rates(images)
-        self.missed = missed.item()
-        return self.readout(rates)
-
-    def rates(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The rates at equilibrium, with their gradient, and by how much they miss it.
-
-        Returns:
-            a of shape (batch, n), and mean |f(a) − a| of the simulated rates, a scalar.
-        """
         drive, gain = self.encoder(images), self.gain()
         with torch.no_grad():
             simulated = self.simulate(drive, gain)
+        rates = self.settled(drive, gain, simulated)
+        self.missed = (rates - simulated).detach().abs().mean().item()
+        return self.readout(rates)
+
+    def settled(self, drive: Tensor, gain: Tensor, rates: Tensor) -> Tensor:
+        """f(a), with the gradient of the fixed point.
+
+        Args:
+            drive: U·x + b, shape (batch, n).
+            gain: g, a scalar.
+            rates: a, close to the fixed point, shape (batch, n); no gradient flows into them.
+
+        Returns:
+            Rates of the same shape.
+        """
         theta = self.neurons.threshold
-        wanted = (drive + gain * self.recurrent(simulated)) / theta
-        rates = wanted.clamp(0, 1)
+        wanted = (drive + gain * self.recurrent(rates.detach())) / theta
         slope = ((wanted > 0) & (wanted < 1)).detach() / theta
         weight = (gain * self.recurrent.weight).detach()
-        missed = (rates - simulated).detach().abs().mean()
-        return AtEquilibrium.apply(rates, weight, slope), missed
+        return AtEquilibrium.apply(wanted.clamp(0, 1), weight, slope)
 
     def gain(self) -> Tensor:
         """The gain g = min(1, 0.8/‖W‖₂), with its gradient."""

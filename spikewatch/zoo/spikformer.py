@@ -11,8 +11,8 @@ from .digits import N_CLASSES
 from .lif import LIF, over_time
 
 
-PATCH = 2
-SIDE = 8
+SIDE, PATCH, STRIDE = 8, 4, 2
+N_TOKENS = ((SIDE - PATCH) // STRIDE + 1) ** 2
 
 
 class SpikingLinear(nn.Module):
@@ -39,7 +39,7 @@ class SpikingSelfAttention(nn.Module):
         scale: Keeps the current into the neuron within reach of its threshold.
     """
 
-    def __init__(self, n_channels: int, *, n_heads: int = 2, scale: float = 0.125) -> None:
+    def __init__(self, n_channels: int, *, n_heads: int = 2, scale: float = 0.06) -> None:
         super().__init__()
         self.n_heads, self.scale = n_heads, scale
         self.query = SpikingLinear(n_channels, n_channels)
@@ -78,7 +78,7 @@ class SpikingBlock(nn.Module):
 
 
 class Spikformer(nn.Module):
-    """Classifies 8 × 8 digits, as sixteen patches of 2 × 2.
+    """Classifies 8 × 8 digits, as nine overlapping patches of 4 × 4.
 
     Args:
         n_channels: Width.
@@ -88,15 +88,15 @@ class Spikformer(nn.Module):
     def __init__(self, *, n_channels: int = 48, n_steps: int = 4) -> None:
         super().__init__()
         self.n_steps = n_steps
-        self.patches = nn.Linear(PATCH**2, n_channels)
-        self.place = nn.Parameter(0.02 * torch.randn((SIDE // PATCH) ** 2, n_channels))
+        self.patches = nn.Conv2d(1, n_channels, PATCH, STRIDE)
+        self.place = nn.Parameter(0.02 * torch.randn(N_TOKENS, n_channels))
         self.embedding = SpikingLinear(n_channels, n_channels)
         self.block = SpikingBlock(n_channels)
         self.readout = nn.Linear(n_channels, N_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images of shape (batch, 64); class scores of shape (batch, 10)."""
-        squares = images.reshape(-1, SIDE // PATCH, PATCH, SIDE // PATCH, PATCH)
-        tokens = self.patches(squares.transpose(2, 3).flatten(1, 2).flatten(2)) + self.place
+        patches = self.patches(images.reshape(-1, 1, SIDE, SIDE))
+        tokens = patches.flatten(2).transpose(1, 2) + self.place
         spikes = self.block(self.embedding(tokens.expand(self.n_steps, *tokens.shape)))
         return self.readout(spikes.mean((0, 2)))

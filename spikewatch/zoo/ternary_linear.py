@@ -119,7 +119,8 @@ class ChannelTernaryLinear(TernaryLinear):
 
     With one Δ for the layer, a few channels with large weights raise it above all weights of the
     quiet ones, which then are zero. TerViT trains in two stages, with 8-bit weights first and
-    ternary ones after. (The snippet that circulates under this name ternarises activations.)
+    ternary ones after. The snippet that circulates under this name ternarises activations. Of the
+    accuracies quoted for it, the abstract has one: above 79 % with Swin-S, at 13.1 MB.
 
     A scale of 32 bits a channel adds 1.6 % to 2-bit weights at 1024 inputs, and 12.5 % at 128.
     """

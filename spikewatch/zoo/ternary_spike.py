@@ -37,7 +37,8 @@ class TernarySign(torch.autograd.Function):
 class TernarySpike(nn.Module):
     """y = a·sign(x)·Θ(|x| − θ) with θ = α·m, where m is a running mean of |x|.
 
-    Three errors of the form in circulation are avoided here. There, the threshold is used under
+    The form in circulation cannot be made at all, for want of `super().__init__()`, and has three
+    more errors that are avoided here. There, the threshold is used under
     `no_grad`, so the "learnable" α never learns; here it gets ∂y/∂θ = −a·sign(x)·σ′. There, x gets
     the whole upstream gradient at any distance from the threshold; here it is windowed by σ′. And
     there, m is the mean over the batch at hand: a sample's spikes then depend on the other samples,

@@ -80,14 +80,15 @@ def _docstrings() -> str:
         module = importlib.import_module(name)
         for owner in (module, *(v for v in vars(module).values() if inspect.isclass(v))):
             for thing in (owner, *vars(owner).values()):
-                if inspect.ismodule(thing) and thing is not module:
-                    continue
-                found[_plain(inspect.getdoc(thing) if callable(thing) else thing.__doc__)] = None
-    return " ".join(found)
+                if thing is module or inspect.isclass(thing) or inspect.isfunction(thing):
+                    found[_plain(thing.__doc__)] = None
+    return " ".join(filter(None, found))
 
 
-def _plain(text: str | None) -> str:
-    return re.sub(f"[^{re.escape(ALPHABET)}]+| +", " ", (text or "").lower()).strip()
+def _plain(text: object) -> str:
+    if not isinstance(text, str):  # None, or a descriptor: some classes compute their docstring
+        return ""
+    return " ".join(re.sub(f"[^{re.escape(ALPHABET)}]", " ", text.lower()).split())
 
 
 @torch.no_grad()

@@ -1,0 +1,209 @@
+"""Each model learns real data, and each metric that applies to it is seen."""
+
+import polars as pl
+import pytest
+
+from spikewatch.stories import MODEL_STORIES
+from spikewatch.zoo import load_digits
+from spikewatch.zoo.models import MODELS
+from spikewatch.zoo.text import load_text
+
+
+LIFS = {
+    "digits": ["encoder_lif", "hidden_lif"],
+    "spike-gpt": [f"blocks.{b}.{part}_lif" for b in (0, 1) for part in ("time", "channel")],
+    "spikformer": [
+        "embedding.lif",
+        *(f"block.attention.{part}.lif" for part in ("query", "key", "value", "output")),
+        "block.attention.attention_lif",
+        "block.wide.lif",
+        "block.narrow.lif",
+    ],
+}
+TERNARY_SPIKES = {
+    "digits": ["ternary_spike"],
+    "goose": ["layer.key_spike", "layer.value_spike"],
+}
+TERNARY_WEIGHTS = {
+    "digits": ["ternary"],
+    **{name: ["3", "6"] for name in ("twn", "ttq", "tervit", "lsq", "tequila", "progressive")},
+}
+# What no layer of the kind can have, and why.
+NO_IMAGE = {"dead_channel_frac"}  # its neurons have no channels with several neurons each
+NOTHING_LEARNS = {"without_gradient_frac"}  # θ and β of a plain LIF are no parameters
+NO_MEMORY = {"decay_mean", "decay_extreme_frac"}  # a neuron without membrane has no decay
+WEIGHT_METRICS = {
+    "weight_negative_frac",
+    "weight_zero_frac",
+    "weight_positive_frac",
+    "weight_entropy_bits",
+    "scale_positive",
+    "scale_negative",
+}
+
+
+def pairs(layers_of):
+    return [(model, layer) for model, layers in layers_of.items() for layer in layers]
+
+
+def test_every_model_has_a_story():
+    assert list(MODELS) == list(MODEL_STORIES)
+    assert all(MODELS[name].description == story for name, story in MODEL_STORIES.items())
+
+
+# -------------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if n != "spike-gpt"])
+def test_it_learns_most_digits_where_chance_is_one_in_ten(name, trained):
+    assert trained(name).last("accuracy") > 0.75
+    assert trained(name).told[-1]["loss"] < 0.7 * trained(name).told[0]["loss"]
+
+
+def test_the_language_model_foretells_more_than_the_commonest_letter(trained):
+    _, following = load_text()[1].all()
+    commonest = following.flatten().bincount().max().item() / following.numel()
+    assert commonest < 0.2
+    assert trained("spike-gpt").last("accuracy") > commonest + 0.08
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_alert_fires_on_a_healthy_training(name, trained):
+    alerts = trained(name).tables["alerts"]
+    assert (
+        alerts.filter(state="firing")
+        .filter(~alerts.filter(state="firing")["severity"].eq("info"))
+        .is_empty()
+    )
+
+
+# ---------------------------------------------------------------------------------- what is seen
+
+
+@pytest.mark.parametrize(("model", "layer"), pairs(LIFS))
+def test_every_metric_of_a_spiking_layer_is_seen(model, layer, trained):
+    seen = trained(model)
+    assert seen.shown("spikes", layer)[1] == NO_IMAGE
+    for table in ("neurons", "timing", "membrane", "gradients"):
+        assert seen.shown(table, layer)[1] == set(), table
+    assert seen.shown("dynamics", layer)[1] == NOTHING_LEARNS
+
+
+@pytest.mark.parametrize(("model", "layer"), pairs(TERNARY_SPIKES))
+def test_every_metric_of_a_ternary_spike_is_seen(model, layer, trained):
+    seen = trained(model)
+    assert seen.shown("spikes", layer)[1] == NO_IMAGE
+    for table in ("neurons", "timing", "gradients"):
+        assert seen.shown(table, layer)[1] == set(), table
+    assert {"amplitude_mean", "amplitude_out_frac"} <= seen.shown("amplitudes", layer)[0]
+    assert "without_gradient_frac" in seen.shown("dynamics", layer)[0]
+    spikes = seen.tables["spikes"].filter(layer=layer)
+    assert (spikes["negative_rate_frac"] > 0.02).all()
+    assert (spikes["positive_rate_frac"] > 0.02).all()
+
+
+@pytest.mark.parametrize("layer", TERNARY_SPIKES["goose"])
+def test_a_channel_wise_threshold_is_seen_and_gets_gradient(layer, trained):
+    seen = trained("goose")
+    assert seen.shown("dynamics", layer)[1] == NO_MEMORY
+    assert seen.shown("membrane", layer)[1] == set()
+    dynamics = seen.tables["dynamics"].filter(layer=layer)
+    assert (dynamics["n_thresholds"] == 32).all()
+    assert (dynamics["n_without_gradient"] == 0).all()
+    assert "amplitude_spread" in seen.shown("amplitudes", layer)[0]
+    means = seen.tables["amplitudes"].filter(layer=layer)["amplitude_mean"]
+    assert means.first() == pytest.approx(0.6 if "key" in layer else 1.0, abs=0.05)
+    assert means.n_unique() > 10  # it learns
+
+
+def test_a_binary_embedding_is_seen_as_a_spiking_layer_without_membrane(trained):
+    seen = trained("spike-gpt")
+    assert seen.shown("spikes", "embedding")[1] == NO_IMAGE
+    assert seen.shown("gradients", "embedding")[1] == set()
+    assert "embedding" not in seen.layers("membrane")
+    assert (seen.tables["spikes"].filter(layer="embedding")["n_neurons"] == 64).all()
+
+
+def test_without_surrogate_there_are_rates_and_membrane_and_no_surrogate_gradient(trained):
+    seen = trained("equilibrium")
+    assert seen.shown("spikes", "neurons")[1] == NO_IMAGE
+    assert seen.shown("timing", "neurons")[1] == set()
+    assert seen.shown("dynamics", "neurons")[1] == NOTHING_LEARNS
+    # The simulation leaves no graph: only the potential after the reset is there to be read.
+    assert seen.shown("membrane", "neurons")[1] == {"membrane_quantization_error"}
+    assert "neurons" not in seen.layers("gradients")
+    assert (
+        seen.tables["timing"].filter(layer="neurons", phase="train")["ttfs_restricted_steps"].max()
+        < 30
+    )
+    residual = seen.tables["scalars"].filter(name="equilibrium_residual")["value"]
+    assert 0 < residual.tail(10).mean() < 0.05
+
+
+@pytest.mark.parametrize(("model", "layer"), pairs(TERNARY_WEIGHTS))
+def test_ternary_weights_are_seen_as_such(model, layer, trained):
+    seen = trained(model)
+    assert seen.shown("weights", layer)[0] >= WEIGHT_METRICS
+    assert "alpha_mean" in seen.shown("amplitudes", layer)[0]
+    module = seen.training.net.get_submodule(layer)
+    last = seen.tables["weights"].filter(layer=layer).sort("step").row(-1, named=True)
+    # A step's weights are counted before its update: an update moves few of them.
+    share = (module.quantized_weight() == 0).float().mean().item()
+    assert last["weight_zero_frac"] == pytest.approx(share, abs=0.02)
+    assert last["weight_entropy_bits"] > 0.8
+
+
+def test_two_binary_kernels_are_seen_without_zeros(trained):
+    weights = trained("sttn").tables["weights"]
+    kernels = weights.filter(weights["layer"].is_in(["3.linear_1", "3.linear_2"]))
+    assert kernels.height
+    assert (kernels["weight_zero_frac"] == 0).all()
+
+
+def test_the_two_scales_of_ttq_move_apart(trained):
+    seen = trained("ttq")
+    rows = seen.tables["weights"].filter(layer="3").sort("step")
+    module = seen.training.net.get_submodule("3")
+    assert rows["scale_positive"].last() == pytest.approx(module.w_p.item(), rel=0.05)
+    assert rows["scale_negative"].last() == pytest.approx(module.w_n.item(), rel=0.05)
+    assert module.w_p.item() != module.w_n.item()
+
+
+@pytest.mark.parametrize("model", [*LIFS, "equilibrium", "goose"])
+def test_operations_are_counted_and_their_energy_is_known(model, trained):
+    seen = trained(model)
+    for layer in seen.layers("energy"):
+        assert seen.shown("energy", layer)[1] == set(), layer
+
+
+def test_sums_of_spikes_multiply_and_spikes_add(trained):
+    energy = trained("spikformer").tables["energy"].filter(phase="train")
+    macs = dict(energy.group_by("layer").agg(pl.mean("mac_frac")).iter_rows())
+    assert macs["block.narrow.linear"] == macs["block.attention.output.linear"] == 0
+    assert macs["block.wide.linear"] == macs["patches"] == 1
+
+
+def test_the_student_s_distance_from_its_teacher_is_stored(trained):
+    scalars = set(trained("goose").tables["scalars"]["name"])
+    assert {"ce", "kd", "feature_loss", "agreement", "accuracy", "teacher_accuracy"} <= scalars
+    assert trained("goose").last("agreement") > 0.6
+
+
+def test_what_keeps_weights_from_collapsing_is_stored(trained):
+    lost = trained("twn").tables["scalars"].filter(name="lost_entropy")["value"]
+    assert 0 <= lost.min() <= lost.max() < 0.2
+
+
+# ---------------------------------------------------------------------------------------- parts
+
+
+def test_most_weights_of_the_ternary_networks_are_ternary():
+    net = MODELS["lsq"].build()
+    assert net.ternary_frac > 0.75
+
+
+def test_data_are_split_into_what_is_learnt_from_and_what_is_not():
+    for load in (load_digits, load_text):
+        train, test = load()
+        assert len(train) >= 640
+        assert train is not test
