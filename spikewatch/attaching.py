@@ -1,6 +1,7 @@
 """`attach` and `tap`: from a model and wishes to a running watch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .alerts.actions import Dispatcher
+from .alerts.channels import channel_from_environment
 from .alerts.engine import Engine
-from .alerts.loading import load_rules
+from .alerts.loading import Ruleset, find_ruleset
 from .alerts.rule import Rule
 from .errors import AttachError
 from .finding import find_observers, parse_layers
@@ -31,6 +33,7 @@ def attach(
     rules: str | Path | Iterable[Rule] | None = None,
     layers: Sequence[str] | Mapping[str, str] | None = None,
     on_alert: Callable[[dict[str, Any]], None] | None = None,
+    on_checkpoint: Callable[[dict[str, Any]], None] | None = None,
     raise_on_alert: bool = False,
     quiet: bool = False,
 ) -> Watch:
@@ -42,11 +45,17 @@ def attach(
         dir: The runs folder; by default `$SPIKEWATCH_DIR`, else `./spikewatch-runs`.
         every: Observe every n-th optimizer step, beginning with step 0; or `"auto"`: as many
             steps as 1 % of the training time pays for.
-        rules: A TOML file that extends the default alert rules, or the rules themselves.
+        rules: A TOML file that extends the default alert rules, or the rules themselves. By
+            default the file that `$SPIKEWATCH_RULES` or `[tool.spikewatch]` in pyproject.toml
+            names, if one does.
         layers: Names of modules that make spikes and are not found by themselves; as a mapping,
             with the axes of their output: `{"block.act": "TB*"}` (T time, B batch, * neurons).
         on_alert: Called, from a thread of ours, when an alert begins or ends firing, with a dict
             of the columns of the table `alerts`.
+        on_checkpoint: Called in the training loop with such a dict before an optimizer step with
+            non-finite gradients is applied, while the weights are still good; and when an alert
+            fires whose rule has the action `checkpoint`. Looking at the gradients of each step
+            makes a GPU wait.
         raise_on_alert: Raise `AlertRaised` in the training loop when a critical alert fires.
         quiet: Do not print what is watched.
 
@@ -62,16 +71,24 @@ def attach(
     """
     _check_model(model)
     sampler = make_sampler(every)
-    checked = _rules(rules)
+    ruleset = _ruleset(rules)
     observers = find_observers(model, named=parse_layers(model, layers))
     folder, rank = runs_dir(dir), rank_of_this_process()
     run = free_run_name(folder, run, rank=rank)
+    dispatcher = Dispatcher(
+        ruleset.rules,
+        on_alert=on_alert,
+        on_checkpoint=on_checkpoint,
+        raise_on_alert=raise_on_alert,
+        channels=ruleset.channels,
+    )
+    engine = Engine(ruleset.rules, run=run, rank=rank)
     journal = JournalWriter(journal_path(folder, run, rank))
-    dispatcher = Dispatcher(checked, on_alert=on_alert, raise_on_alert=raise_on_alert)
-    engine = Engine(checked, run=run, rank=rank)
     recorder = Recorder(journal, engine, dispatcher, run=run, rank=rank)
     watch = Watch(model, observers, recorder, dispatcher, sampler, run=run, folder=folder)
     watch.start(every)
+    if on_checkpoint is not None:
+        watch.guard_steps()
     if not quiet and rank == 0:
         print(report(watch.layers, run=run, where=str(folder), every=every))  # noqa: T201
     return watch
@@ -110,7 +127,11 @@ def _check_model(model: object) -> None:
             )
 
 
-def _rules(given: str | Path | Iterable[Rule] | None) -> tuple[Rule, ...]:
+def _ruleset(given: str | Path | Iterable[Rule] | None) -> Ruleset:
+    """The rules, and who is told: the channels of the file, and of the environment."""
     if given is None or isinstance(given, str | Path):
-        return load_rules(given)
-    return tuple(given)
+        ruleset = find_ruleset(given)
+    else:
+        ruleset = Ruleset(tuple(given), origin="the rules given")
+    more = channel_from_environment()
+    return ruleset if more is None else replace(ruleset, channels=(*ruleset.channels, more))

@@ -73,6 +73,8 @@ class Recorder:
 
     def start(self) -> None:
         """Start the thread."""
+        self._dispatcher.on_trouble = self._channel_trouble
+        self._dispatcher.start()
         self._thread.start()
 
     def submit(self, snapshot: "Snapshot") -> None:
@@ -86,6 +88,9 @@ class Recorder:
     def event(self, kind: str, message: str, *, step: int, layer: str = "") -> None:
         """Hand over a row of `events`."""
         self.record("events", kind=kind, message=message, step=step, layer=layer)
+
+    def _channel_trouble(self, message: str) -> None:
+        self.record("events", kind="channel", message=message, step=None, layer="")
 
     def take_cpu_s(self) -> float:
         """CPU time of this thread since the last call: part of what observing costs."""
@@ -141,9 +146,21 @@ class Recorder:
                 # Contract 1: a fault of ours must not end the thread, or all that follows is lost.
                 _log.exception("spikewatch: could not record %d items", len(items))
             self._cpu_s += time.thread_time() - began
+        self._say_goodbye()
         with contextlib.suppress(OSError):
             self._journal.close()
         self.on_end()
+
+    def _say_goodbye(self) -> None:
+        """Let the last alerts be sent, and store what became of that."""
+        try:
+            self._dispatcher.close()
+            items, self._waiting = list(self._waiting), deque()
+            if items:
+                self._queue(self._frames(items))
+                self._write()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("spikewatch: could not record the last items")
 
     def _dropped(self, n: int) -> tuple[str, dict[str, Any]]:
         message = f"{n} observations were dropped, because writing fell behind"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from . import process
 from .alerts.actions import Dispatcher
+from .alerts.guard import StepGuard
 from .errors import StoreError
 from .layers import Layer
 from .observing import Observer
@@ -58,6 +59,7 @@ class Watch:
         )
         self._session = self._stepping.session
         self._closed = False
+        self._guard: StepGuard | None = None
 
     # ---------------------------------------------------------------- the user's side
 
@@ -106,6 +108,7 @@ class Watch:
         if not self._stepping.running:
             return
         self._stepping.stop()
+        self._unguard()
         self._recorder.event("detached", "hooks taken off the model", step=self.step)
 
     def close(self) -> None:
@@ -166,6 +169,20 @@ class Watch:
         weakref.finalize(model, self._model_is_gone).atexit = False
         process.remember(self)
 
+    def guard_steps(self) -> None:
+        """Call for a checkpoint before a non-finite step; by `attach(on_checkpoint=…)`."""
+        model = self._model()
+        assert model is not None  # noqa: S101 - `attach()` holds it
+        keys = {"run": self.run, "rank": self._recorder.rank}
+        self._guard = StepGuard(
+            model, step=lambda: self.step, checkpoint=self._dispatcher.checkpoint, **keys
+        )
+
+    def _unguard(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+
     def _close(self, kind: str, message: str) -> None:
         if self._closed:
             if not self._recorder.muted:
@@ -197,16 +214,14 @@ class Watch:
         if self._closed:
             return
         self._closed = True
+        self._unguard()
         self._stepping.stop_clock()
         self._recorder.event("closed", "the model was freed", step=self.step)
         self._recorder.on_end = partial(process.forget, self)  # or the process may end too early
         self._recorder.close(timeout_s=0)
 
     def _raise_if_asked(self) -> None:
-        error = self._dispatcher.pending_error
-        if error is not None:
-            self._dispatcher.pending_error = None
-            raise error
+        self._dispatcher.act()
 
     def observe_tap(self, name: str, tensor: Tensor) -> None:
         """Watch a tensor that the user taps; see `spikewatch.tap`."""

@@ -79,7 +79,7 @@ def shown(url: str) -> str:
         port = f":{parts.port}" if host and parts.port else ""
     except ValueError:
         return "(an address that cannot be read)"
-    return f"{parts.scheme or '?'}://{host}{port}/…"
+    return f"{parts.scheme or '?'}://{host}{port}{'/' if host else ''}…"
 
 
 def channel_from_environment() -> Channel | None:

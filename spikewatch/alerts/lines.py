@@ -20,7 +20,16 @@ def alert_line(row: Mapping[str, Any]) -> str:
             f"({since}): {figure(row)}"
         )
     head = f"{row['severity'].upper()} {row['rule']} {row['state']}"
-    return f"spikewatch {head} on {place(row)} since step {row['since_step']}: {diagnosis(row)}"
+    line = f"spikewatch {head} on {place(row)} since step {row['since_step']}: {diagnosis(row)}"
+    return f"{line} {family(row)}".rstrip()
+
+
+def family(row: Mapping[str, Any]) -> str:
+    """What follows from it, or what it follows from; empty if nothing."""
+    if row.get("root_rule"):
+        return f"It follows from {row['root_rule']} on {row['root_layer']!r}."
+    n = row.get("n_following") or 0
+    return f"+ {n} that follow{'s'[: n == 1]} from it." if n else ""
 
 
 def place(row: Mapping[str, Any]) -> str:

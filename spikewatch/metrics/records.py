@@ -71,7 +71,7 @@ RECORDS: dict[str, dict[str, pl.DataType]] = {
         "root_layer": _STRING,
         "n_following": _INT,
     },
-    # attached | closed | detached | exception | fault | dropped | note
+    # attached | closed | detached | exception | fault | dropped | note | channel
     "events": _RUN
     | {"step": KEYS["step"]}
     | _AT

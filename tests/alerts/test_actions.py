@@ -1,3 +1,4 @@
+import contextlib
 import logging
 
 import polars as pl
@@ -42,7 +43,7 @@ def without_logging(monkeypatch):
 
 def test_firing_and_its_end_are_on_stderr_and_nothing_else_is(make, rows, capsys, without_logging):
     without_logging()
-    states = ("unknown", "ok", "pending", "firing", "resolved")
+    states = ("unknown", "ok", "pending", "firing", "no-data", "resolved")
     make("log").handle(rows(*({"state": s, "severity": "info"} for s in states)))
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("spikewatch INFO dead-neurons firing on 'lif1'")
@@ -51,7 +52,8 @@ def test_firing_and_its_end_are_on_stderr_and_nothing_else_is(make, rows, capsys
 
 def test_who_raises_the_level_of_the_logger_sees_less(make, rows, capsys, without_logging):
     without_logging(logging.ERROR)
-    make("log").handle(rows({"severity": "warning"}, {"severity": "critical"}))
+    two = rows({"severity": "warning"}, {"severity": "critical", "layer": "b"})
+    make("log").handle(two)
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -75,6 +77,40 @@ def test_the_callback_gets_firing_and_resolved_as_dicts(make, rows):
     assert seen[0].keys() == RECORDS["alerts"].keys()
 
 
+FOLDED = {"root_rule": "dead-layer", "root_layer": "lif0", "n_following": None}
+
+
+def test_what_follows_from_another_alert_is_not_told_and_its_end_neither(make, rows, caplog):
+    seen = []
+    dispatcher = make("log", "callback", on_alert=seen.append)
+    dispatcher.handle(rows(FOLDED, {"state": "resolved"} | FOLDED))
+    assert not seen
+    assert not caplog.records
+
+
+def test_what_was_told_is_not_told_again_when_its_root_goes_and_its_end_is(make, rows):
+    seen = []
+    dispatcher = make("callback", on_alert=seen.append)
+    dispatcher.handle(rows({}, FOLDED, {}, {"state": "resolved"} | FOLDED))
+    assert [row["state"] for row in seen] == ["firing", "resolved"]
+
+
+def test_what_was_folded_is_told_when_it_stands_alone(make, rows):
+    seen = []
+    make("callback", on_alert=seen.append).handle(rows(FOLDED, {}))
+    assert [row["root_rule"] for row in seen] == [None]
+
+
+def test_a_folded_alert_may_still_stop_the_training_once(make, rows):
+    dispatcher = make("stop", "raise")
+    dispatcher.handle(rows(FOLDED))
+    assert dispatcher.should_stop
+    with pytest.raises(AlertRaised, match="follows from dead-layer on 'lif0'"):
+        dispatcher.act()
+    dispatcher.handle(rows({}))
+    dispatcher.act()
+
+
 def test_a_callback_that_fails_is_told_once_and_called_again(make, rows, caplog):
     seen = []
 
@@ -82,7 +118,7 @@ def test_a_callback_that_fails_is_told_once_and_called_again(make, rows, caplog)
         seen.append(row)
         raise ValueError("no network")
 
-    make("callback", on_alert=fail).handle(rows({}, {}, {}))
+    make("callback", on_alert=fail).handle(rows({"layer": "a"}, {"layer": "b"}, {"layer": "c"}))
     assert len(seen) == 3
     assert [r.getMessage() for r in caplog.records] == [
         "spikewatch: on_alert failed on 'dead-neurons' (ValueError: no network). Training goes on; "
@@ -97,21 +133,46 @@ def test_stop_sets_the_flag_when_it_fires_and_keeps_it(make, rows):
     dispatcher.handle(rows({"state": "firing"}))
     dispatcher.handle(rows({"state": "resolved"}))
     assert dispatcher.should_stop
-    assert dispatcher.pending_error is None
+    dispatcher.act()
 
 
 def test_raise_hands_over_the_first_error_until_it_is_taken(make, rows):
     dispatcher = make("raise")
     dispatcher.handle(rows({"layer": "a"}, {"layer": "b"}))
-    assert isinstance(dispatcher.pending_error, AlertRaised)
-    assert "firing on 'a'" in str(dispatcher.pending_error)
-    dispatcher.pending_error = None
+    with pytest.raises(AlertRaised, match="firing on 'a'"):
+        dispatcher.act()
+    dispatcher.act()
     dispatcher.handle(rows({"layer": "c"}))
-    assert "firing on 'c'" in str(dispatcher.pending_error)
+    with pytest.raises(AlertRaised, match="firing on 'c'"):
+        dispatcher.act()
 
 
 @pytest.mark.parametrize(("severity", "raised"), [("warning", False), ("critical", True)])
 def test_raise_on_alert_is_for_critical_alerts(make, rows, severity, raised):
     dispatcher = make(raise_on_alert=True)
     dispatcher.handle(rows({"severity": severity}))
-    assert (dispatcher.pending_error is not None) == raised
+    with pytest.raises(AlertRaised) if raised else contextlib.nullcontext():
+        dispatcher.act()
+
+
+def test_checkpoint_is_called_in_the_training_thread_and_its_failure_hurts_nothing(
+    make, rows, caplog
+):
+    seen = []
+
+    def save(alert):
+        seen.append(alert["layer"])
+        raise OSError("disk full")
+
+    dispatcher = make("checkpoint", on_checkpoint=save)
+    dispatcher.handle(rows({"layer": "a"}))
+    assert not seen
+    dispatcher.act()
+    dispatcher.act()
+    assert seen == ["a"]
+    assert "on_checkpoint failed" in caplog.text
+
+
+def test_a_rule_that_cannot_be_evaluated_is_told(make, rows, caplog):
+    make("stop").handle(rows({"state": "error", "summary": "The rule cannot be evaluated: x"}))
+    assert "rule 'dead-neurons': The rule cannot be evaluated: x" in caplog.text
