@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,11 @@ def test_help_lists_models_and_illnesses_without_torch():
     assert all(story in help_text for story in MODEL_STORIES.values())
     assert all(ill.story in help_text for ill in ILLS.values())
     assert ran.stdout.endswith("False\n")
+
+
+def test_the_readme_tells_of_every_model():
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert [n for n, story in MODEL_STORIES.items() if f"| `{n}` | {story} |" not in readme] == []
 
 
 @pytest.mark.parametrize("seed", [0, 1])

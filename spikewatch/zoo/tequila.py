@@ -5,7 +5,7 @@ the others (measured: |g| of 0.00159 in the deadzone, 0.00163 outside). Only, it
 little: moving within the deadzone changes nothing, so they drift with its noise, to its border and
 back. Here they are of use instead: each adds λ·w to the output, whatever the input, and gets the
 exact gradient of that. The sum is a bias, which costs nothing once training is over. The abstract
-claims more than 4 % on ARC over the ternary state of the art, and a gap below 1 % to full precision.
+claims over 4 % on ARC beyond other ternary methods, and a gap below 1 % to full precision.
 """
 
 from typing import Any
