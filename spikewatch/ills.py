@@ -55,8 +55,9 @@ def _norm_before_neurons(net: "nn.Module") -> "nn.Module | None":
     from .zoo import LIF
 
     parts = dict(net.named_modules())
-    names = [name.replace("lif", "norm") for name, m in parts.items() if isinstance(m, LIF)]
-    return next((parts[name] for name in names if name in parts), None)
+    lifs = [name for name, m in parts.items() if isinstance(m, LIF) and "lif" in name]
+    norms = (parts.get(name.replace("lif", "norm")) for name in lifs)
+    return next((norm for norm in norms if norm is not None), None)
 
 
 def _with(*attributes: str) -> "Callable[[nn.Module], nn.Module | None]":
@@ -76,6 +77,7 @@ def _saturated(training: "Training", norm: Any) -> None:  # noqa: ARG001
 def _vanishing_gradient(training: "Training", neuron: Any) -> None:  # noqa: ARG001
     from .zoo import SuperSpike
 
+    del neuron.surrogate  # it may be a module, and this one is none
     neuron.surrogate = SuperSpike(1e4)
 
 

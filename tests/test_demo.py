@@ -52,6 +52,7 @@ ELSEWHERE = {
     ("spike-gpt", "dead-neurons"): ("dead-layer", "blocks.0.channel_lif"),
     ("spikformer", "saturated"): ("many-saturated-neurons", "embedding.lif"),
     ("equilibrium", "dead-neurons"): ("dead-layer", "neurons"),
+    ("equilibrium", "nan"): ("non-finite-value", "loss"),
     ("goose", "runaway-amplitude"): ("amplitude-too-large", "layer.key_spike"),
     ("ttq", "ternary-collapse"): ("ternary-collapse", "3"),
     ("sttn", "nan"): ("non-finite-value", "loss"),
@@ -83,6 +84,7 @@ def test_another_model_trains_under_its_own_name(tmp_path, capsys):
         (["--model", "spikeformer"], "no model 'spikeformer'. Did you mean 'spikformer'?"),
         (["--model", "xyz"], "There are: digits, spike-gpt"),
         (["--ill", "dead-neuron"], "Did you mean 'dead-neurons'?"),
+        (["--model", "equilibrium", "--ill", "saturated"], "It can have: dead-neurons, nan."),
         (["--model", "twn", "--ill", "saturated"], "It can have: ternary-collapse, nan."),
     ],
 )

@@ -103,7 +103,8 @@ class EquilibriumNet(nn.Module):
 
     def gain(self) -> Tensor:
         """The gain g = min(1, 0.8/‖W‖₂), with its gradient."""
-        norm = torch.linalg.matrix_norm(self.recurrent.weight, 2)
+        # A training that has gone wrong goes on with NaN, as others do; the norm would raise.
+        norm = torch.linalg.matrix_norm(self.recurrent.weight.nan_to_num(), 2)
         return (CONTRACTION / norm).clamp(max=1)
 
     def simulate(self, drive: Tensor, gain: Tensor) -> Tensor:

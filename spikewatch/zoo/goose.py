@@ -8,7 +8,7 @@ alike: only their product matters. Here thresholds learn, and amplitudes start a
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class Distillation(Training):
         teacher: Not trained any more.
     """
 
-    teacher: nn.Module = None  # ty: ignore[invalid-assignment]
+    teacher: nn.Module = field(kw_only=True)
 
     def losses(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The `loss`, its parts, and how often student and teacher agree."""

@@ -1,7 +1,7 @@
 """The models that can be trained and watched: `spikewatch demo --model NAME`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,18 +31,18 @@ class Model:
     """One entry of the registry.
 
     Attributes:
-        description: What it is, in a line.
         build: Makes the network, from the global random state.
         train: Makes the training of it, given the training set. It may take a while.
         data: Gives the training and the test set for `seed=`.
         n_epochs: Enough to learn well.
+        description: What it is, in a line.
     """
 
-    description: str
     build: Callable[[], nn.Module]
     train: Callable[[Any, Any], Training]
     data: Callable[..., tuple[Any, Any]] = load_digits
     n_epochs: int = 8
+    description: str = ""
 
 
 def _adam(net: nn.Module, train: object) -> Training:  # noqa: ARG001
@@ -75,30 +75,30 @@ def _keeping_entropy(net: nn.Module, train: object) -> Training:  # noqa: ARG001
     return KeepingEntropy(net, optimizer_of(net))
 
 
-def _ternary(name: str, make: Make, train: Callable[[Any, Any], Training] = _with_scales) -> Model:
-    return Model(MODEL_STORIES[name], lambda: TernaryDigitsNet(make), train, n_epochs=6)
+_SPIKING = {
+    "digits": Model(DigitsNet, _adam, n_epochs=12),
+    "spike-gpt": Model(SpikeGPT, _language, load_text),
+    "spikformer": Model(Spikformer, _fast),
+    "equilibrium": Model(EquilibriumNet, _at_equilibrium, n_epochs=12),
+    "goose": Model(Goose, _distilled),
+}
+_TERNARY: dict[str, Make] = {
+    "twn": TernaryLinear,
+    "ttq": TTQLinear,
+    "tervit": ChannelTernaryLinear,
+    "lsq": LSQLinear,
+    "sttn": STTNLinear,
+    "tequila": TequilaLinear,
+    "progressive": ProgressiveTernaryLinear,
+}
 
 
-def _spiking(
-    name: str,
-    build: Callable[[], nn.Module],
-    train: Callable[[Any, Any], Training] = _adam,
-    **more: Any,
-) -> Model:
-    return Model(MODEL_STORIES[name], build, train, **more)
+def _ternary(name: str, make: Make) -> Model:
+    train = _keeping_entropy if name == "twn" else _with_scales
+    return Model(lambda: TernaryDigitsNet(make), train, n_epochs=6)
 
 
 MODELS: dict[str, Model] = {
-    "digits": _spiking("digits", DigitsNet, n_epochs=12),
-    "spike-gpt": _spiking("spike-gpt", SpikeGPT, _language, data=load_text),
-    "spikformer": _spiking("spikformer", Spikformer, _fast),
-    "equilibrium": _spiking("equilibrium", EquilibriumNet, _at_equilibrium, n_epochs=12),
-    "goose": _spiking("goose", Goose, _distilled),
-    "twn": _ternary("twn", TernaryLinear, _keeping_entropy),
-    "ttq": _ternary("ttq", TTQLinear),
-    "tervit": _ternary("tervit", ChannelTernaryLinear),
-    "lsq": _ternary("lsq", LSQLinear),
-    "sttn": _ternary("sttn", STTNLinear),
-    "tequila": _ternary("tequila", TequilaLinear),
-    "progressive": _ternary("progressive", ProgressiveTernaryLinear),
+    name: replace(model, description=MODEL_STORIES[name])
+    for name, model in (_SPIKING | {n: _ternary(n, make) for n, make in _TERNARY.items()}).items()
 }

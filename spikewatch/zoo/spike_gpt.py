@@ -104,7 +104,7 @@ class Block(nn.Module):
         self.time_lif = LIF(0.5)
         self.channel_mix = ChannelMix(n_channels)
         self.channel_in, self.channel_norm = nn.LayerNorm(n_channels), nn.BatchNorm1d(n_channels)
-        self.channel_lif = LIF(0.5)
+        self.channel_lif = LIF(0.5, learn_beta=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, time, channels), and the same out."""

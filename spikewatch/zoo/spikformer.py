@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .digits import N_CLASSES
 from .lif import LIF, over_time
+from .steepness import AnnealedATan, LearnableATan
 
 
 SIDE, PATCH, STRIDE = 8, 4, 2
@@ -16,13 +17,16 @@ N_TOKENS = ((SIDE - PATCH) // STRIDE + 1) ** 2
 
 
 class SpikingLinear(nn.Module):
-    """Linear, BatchNorm, LIF. Shapes (T, batch, tokens, channels)."""
+    """Linear, BatchNorm, LIF. Shapes (T, batch, tokens, channels).
+
+    The surrogate goes from wide to narrow while it trains, if `advance` is called on it.
+    """
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.linear = nn.Linear(n_in, n_out, bias=False)
         self.norm = nn.BatchNorm1d(n_out)
-        self.lif = LIF(0.5, threshold=0.5)
+        self.lif = LIF(0.5, threshold=0.5, surrogate=AnnealedATan(1.0, 4.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes, from spikes or other input."""
@@ -45,7 +49,7 @@ class SpikingSelfAttention(nn.Module):
         self.query = SpikingLinear(n_channels, n_channels)
         self.key = SpikingLinear(n_channels, n_channels)
         self.value = SpikingLinear(n_channels, n_channels)
-        self.attention_lif = LIF(0.5, threshold=0.5)
+        self.attention_lif = LIF(0.5, threshold=0.5, surrogate=LearnableATan())
         self.output = SpikingLinear(n_channels, n_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -86,7 +86,27 @@ def test_every_metric_of_a_spiking_layer_is_seen(model, layer, trained):
     assert seen.shown("spikes", layer)[1] == NO_IMAGE
     for table in ("neurons", "timing", "membrane", "gradients"):
         assert seen.shown(table, layer)[1] == set(), table
-    assert seen.shown("dynamics", layer)[1] == NOTHING_LEARNS
+    learns = layer.endswith("channel_lif")
+    assert seen.shown("dynamics", layer)[1] == (set() if learns else NOTHING_LEARNS)
+
+
+def test_a_decay_that_learns_is_seen_to_move(trained):
+    dynamics = trained("spike-gpt").tables["dynamics"].filter(layer="blocks.0.channel_lif")
+    decays = dynamics.sort("step")["decay_mean"]
+    assert decays.first() == pytest.approx(0.5, abs=0.05)
+    assert decays.n_unique() > 8
+    assert (dynamics["n_without_gradient"] == 0).all()
+
+
+def test_the_surrogates_narrow_as_planned_and_one_of_them_learns(trained):
+    net = trained("spikformer").training.net
+    assert net.embedding.lif.surrogate.alpha.item() == 4.0
+    assert net.block.attention.attention_lif.surrogate.alpha.item() != 2.0
+    gradients = (
+        trained("spikformer").tables["gradients"].filter(layer="embedding.lif", phase="train")
+    )
+    active = gradients.sort("step")["sg_active_frac"]
+    assert active.tail(5).mean() < active.head(5).mean()
 
 
 @pytest.mark.parametrize(("model", "layer"), pairs(TERNARY_SPIKES))
