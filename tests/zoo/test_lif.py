@@ -48,6 +48,32 @@ def test_the_seeds_one_line_form_gives_the_spikes_of_the_hard_reset():
     assert run(LIF(0.8, reset="hard"), currents)[0] == seed
 
 
+def strong_input():
+    generator = torch.Generator().manual_seed(0)
+    gains = torch.rand(500, generator=generator)
+    return 2 * torch.rand(50, 500, generator=generator) * gains
+
+
+def test_a_soft_reset_keeps_more_of_a_strong_input_than_a_hard_one():
+    inputs = strong_input()
+    kept = {}
+    for reset in ("soft", "hard"):
+        counts = over_time(LIF(0.9, reset=reset), inputs).sum(0)
+        kept[reset] = torch.corrcoef(torch.stack([counts, inputs.sum(0)]))[0, 1].item()
+    assert kept["soft"] == pytest.approx(0.998, abs=0.001)
+    assert kept["hard"] == pytest.approx(0.987, abs=0.003)
+
+
+def test_a_decay_before_the_subtraction_fires_less():
+    inputs, u, fired, n = strong_input(), torch.zeros(500), torch.zeros(500), 0.0
+    for current in inputs:
+        u = 0.9 * u + current - fired  # snnTorch's order
+        fired = (u > 1).float()
+        n += fired.mean().item()
+    ours = over_time(LIF(0.9), inputs).mean().item()
+    assert n / 50 / ours == pytest.approx(0.92, abs=0.01)
+
+
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 def test_gradients_through_time_are_those_of_the_chain_rule(reset, detach_reset):
