@@ -16,10 +16,12 @@ class LIF(nn.Module):
         reset   v[t] = u[t] − θ·s[t]        soft: what exceeds θ is kept
                 v[t] = u[t]·(1 − s[t])      hard: it is lost
 
-    u is the membrane potential that is compared with the threshold, v what is left of it; a
-    recording of one is not one of the other, they differ by θ at each spike. The decay
-    β = exp(−Δt/τ) acts on v, so a soft reset subtracts β·θ from the next potential; snnTorch decays
-    u and then subtracts θ, and so fires a little less (8 % at β = 0.9, for uniform input of up to 2θ).
+    u is the membrane potential that is compared with the threshold, v what is left of it: a
+    recording of the one differs from that of the other wherever a spike was fired. The decay
+    β = exp(−Δt/τ) acts on v, so a soft reset subtracts β·θ from the next potential. snnTorch decays
+    u and then subtracts θ, and so fires a little less: by 8 % at β = 0.9, for uniform input of up
+    to 2θ.
+
     The form u[t] = β·u[t−1]·(1 − s[t−1]) + I[t] is the hard reset of this one, spike for spike.
 
     A soft reset loses less of a strong input: with the one above, the neurons' spike counts
