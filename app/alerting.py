@@ -12,6 +12,7 @@ from .charts.style import percent
 
 SEVERITIES = ("critical", "warning", "info")
 _LANE = ["rank", "phase", "rule", "layer"]
+_ROOT = ["rank", "phase", "root_rule", "root_layer"]
 
 
 def threshold_of(metric: str) -> float | None:
@@ -33,13 +34,23 @@ def metric_text(metric: str | None, value: float | None) -> str:
 
 
 def firing(alerts: pl.DataFrame) -> pl.DataFrame:
-    """The rows of the alerts that fire now, worst first.
+    """The rows of the alerts that fire now and follow from no other, worst first.
 
     Args:
         alerts: Transitions of one run, in order.
+
+    Returns:
+        The columns of `alerts`; `n_following` is how many follow from each now.
     """
-    last = alerts.group_by(_LANE, maintain_order=True).last()
-    return last.filter(pl.col("state") == "firing").sort(_badness(), "since_step")
+    last = alerts.group_by(_LANE, maintain_order=True).last().filter(state="firing")
+    following = last.group_by(_ROOT).agg(pl.len().cast(pl.Int64).alias("n_following"))
+    return (
+        last.filter(pl.col("root_rule").is_null())
+        .drop("n_following")
+        .join(following, left_on=_LANE, right_on=_ROOT, how="left", maintain_order="left")
+        .with_columns(pl.col("n_following").fill_null(0))
+        .sort(_badness(), "since_step")
+    )
 
 
 def spans(alerts: pl.DataFrame, *, last_step: int) -> pl.DataFrame:
@@ -54,8 +65,11 @@ def spans(alerts: pl.DataFrame, *, last_step: int) -> pl.DataFrame:
         `value_text`; firing lanes first, then by severity and age.
     """
     state = pl.col("state")
+    # A firing row after a firing row says that the root is another one.
+    again = (state == "firing") & (state.shift(1).over(_LANE) == "firing").fill_null(value=False)
     bars = (
-        alerts.with_columns(
+        alerts.filter(~again)
+        .with_columns(
             pl.col("step").shift(-1).over(_LANE).alias("next_step"),
             state.shift(-1).over(_LANE).alias("next_state"),
         )

@@ -87,6 +87,8 @@ def _alert(alert: dict[str, Any], *, now: float | None) -> None:
     says = [escape(alert["summary"] or "")]
     says += [f"**Likely:** {escape(alert['likely'])}"] if alert["likely"] else []
     says += [f"**Try:** {escape(alert['advice'])}"] if alert["advice"] else []
+    n = alert["n_following"]
+    says += [f"**+ {n}** that follow{'s'[: n == 1]} from it, see the timeline."] if n else []
     st.caption("  \n".join(line for line in says if line))
 
 

@@ -240,6 +240,6 @@ def firing_by_run(store: Source) -> pl.DataFrame:
             SELECT *, row_number() OVER (
                 PARTITION BY run, "rank", phase, "rule", layer ORDER BY rowid DESC) AS n
             FROM alerts)
-        WHERE n = 1 AND state = 'firing'
+        WHERE n = 1 AND state = 'firing' AND root_rule IS NULL
         ORDER BY (severity = 'critical') DESC, (severity = 'warning') DESC, since_step"""
     )

@@ -29,12 +29,14 @@ RANKS_SQL = f"""
     FROM starts FULL JOIN lasts USING (run, rank) LEFT JOIN ends USING (run, rank)
 """  # noqa: S608 - names of the catalogue
 
-# A rule fires on a layer if its last transition there says so. Rows of a rank lie in the order in
+# A rule fires on a layer if its last transition there says so; what follows from another alert is
+# not counted. Rows of a rank lie in the order in
 # which they were written; that several ranks see the same is one alert.
 COUNTS_SQL = """
     WITH last AS (
         SELECT run, (layer, rule) AS alert, arg_max(severity, rowid) AS severity,
-            arg_max(state, rowid) = 'firing' AS fires, bool_or(state = 'firing') AS fired
+            arg_max(state, rowid) = 'firing' AND last(root_rule ORDER BY rowid) IS NULL AS fires,
+            bool_or(state = 'firing' AND root_rule IS NULL) AS fired
         FROM alerts GROUP BY run, rank, layer, rule
     ), alerting AS (
         SELECT run,

@@ -12,6 +12,7 @@ def alerts(*rows):
         "run": "r", "rank": 0, "phase": "train", "at": datetime(2026, 1, 1), "layer": "lif1",
         "rule": "dead", "severity": "warning", "metric": "dead_frac", "value": 0.25,
         "summary": "s", "likely": "l", "advice": "a",
+        "root_rule": None, "root_layer": None, "n_following": None,
     }  # fmt: skip
     return pl.DataFrame([base | row for row in rows], schema=RECORDS["alerts"])
 
@@ -50,6 +51,25 @@ def test_only_the_last_transition_says_what_fires_now_and_the_worst_comes_first(
         step(9, "resolved", 1),
     )
     assert firing(rows)["layer"].to_list() == ["lif3", "lif2"]
+
+
+FOLDED = {"root_rule": "dead", "root_layer": "lif1"}
+
+
+def test_what_follows_from_another_alert_is_counted_with_its_root():
+    rows = alerts(
+        step(1, "firing", 1),
+        step(2, "firing", 2, layer="lif2"),
+        step(3, "firing", 2, layer="lif2", **FOLDED),
+        step(3, "firing", 3, layer="lif3", **FOLDED),
+    )
+    assert firing(rows).select("layer", "n_following").rows() == [("lif1", 2)]
+
+
+def test_another_root_is_no_new_bar():
+    rows = alerts(step(2, "firing", 1), step(5, "firing", 1, **FOLDED), step(9, "resolved", 1))
+    (bar,) = spans(rows, last_step=99).rows(named=True)
+    assert (bar["begin"], bar["end"], bar["state"]) == (1, 9, "resolved")
 
 
 def test_the_colours_of_dead_neurons_start_where_a_shipped_rule_does():

@@ -1,0 +1,31 @@
+"""The runs: `spikewatch ls`."""
+
+import argparse
+from typing import Any
+
+from ..paths import runs_dir
+from .parsing import add_command
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    examples = "  spikewatch ls\n  spikewatch ls runs/ --json | jq '.[0].run'"
+    parser = add_command(commands, ls, "list runs, their state and how many alerts fire", examples)
+    parser.add_argument("runs", nargs="?", help="the runs folder")
+    parser.add_argument("--json", action="store_true", help="an array with one object a run")
+
+
+def ls(args: argparse.Namespace) -> int:
+    """List the runs, newest first."""
+    from ..printing import print_json, print_runs
+    from ..store import open_store
+
+    with open_store(args.runs) as store:
+        runs = store.runs()
+    if args.json:
+        print_json(runs)
+    elif runs.is_empty():
+        print(f"No runs in {args.runs or runs_dir()} yet.")
+    else:
+        print_runs(runs)
+    return 0

@@ -1,0 +1,1 @@
+"""A run told without a browser or a server: on the terminal, and as one file."""
