@@ -69,12 +69,8 @@ def test_the_language_model_foretells_more_than_the_commonest_letter(trained):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_alert_fires_on_a_healthy_training(name, trained):
-    alerts = trained(name).tables["alerts"]
-    assert (
-        alerts.filter(state="firing")
-        .filter(~alerts.filter(state="firing")["severity"].eq("info"))
-        .is_empty()
-    )
+    alerts = trained(name).tables["alerts"].filter(state="firing")
+    assert set(alerts["severity"]) <= {"info"}
 
 
 # ---------------------------------------------------------------------------------- what is seen
