@@ -1,4 +1,4 @@
-"""Which rules count: the shipped ones, as a file that is found in one of three ways changes them."""
+"""Which rules count: the shipped ones, as a file changes them that is found in one of 3 ways."""
 
 import pytest
 
