@@ -46,9 +46,7 @@ class MembraneReader:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._saved: str | None = None  # what the node saves: "u-theta", "u"; "" is neither
-        self._sums: list[Tensor] = []
-        self._counts: list[Tensor] = []
-        self._sizes: list[int] = []
+        self._readings: list[_Reading] = []
         self._reference = _Reference()
 
     def add(self, call: Call) -> None:
@@ -61,8 +59,7 @@ class MembraneReader:
         readings = [r for r in self._from_graph(call, threshold) if r is not None]
         if not readings and (kept := self._from_library(call, threshold)) is not None:
             readings = [kept]
-        for reading in readings:
-            self._take_in(reading)
+        self._readings += readings
 
     def _from_graph(self, call: Call, threshold: Tensor | float) -> Iterator[_Reading | None]:
         if not call.nodes or self._saved == "" or saved_tensors_are_hooked():
@@ -81,7 +78,8 @@ class MembraneReader:
         if not known:
             return None
         potential = saved + theta if known == "u-theta" else saved
-        return _Reading(potential / theta, spikes, pre_reset=True)
+        # The user may change the spikes in place later on; the quotient is our own tensor already.
+        return _Reading(potential / theta, spikes.clone(), pre_reset=True)
 
     def _find_out(self, saved: Tensor, spikes: Tensor, theta: Tensor) -> str:
         """What the node saves. Settled once there were events to hold it against."""
@@ -111,38 +109,52 @@ class MembraneReader:
         stride = _stride(potential.numel())
         theta = _theta(threshold, tuple(potential.shape), stride, like=potential)
         same = potential.shape == call.spikes.shape and membrane.pre_reset
-        spikes = _some(call.spikes.detach(), stride) if same else None
+        spikes = _some(call.spikes, stride).clone() if same else None
         return _Reading(_some(potential, stride) / theta, spikes, membrane.pre_reset)
-
-    def _take_in(self, reading: _Reading) -> None:
-        scaled = reading.scaled.float()
-        finite = torch.eq(scaled - scaled, 0, out=torch.empty_like(scaled))
-        z = torch.where(finite > 0, scaled - 1, 0.0)
-        n = finite.sum()
-        above = torch.ge(z, 0, out=torch.empty_like(z)).mul_(finite).sum()
-        runaway = torch.gt((z + finite).abs(), RUNAWAY_THRESHOLDS, out=torch.empty_like(z)).sum()
-        n_error = error = n * 0
-        if reading.spikes is not None:
-            miss = torch.where(finite > 0, scaled - reading.spikes, 0.0)
-            n_error, error = n, torch.dot(miss, miss)
-        pre_reset = n if reading.pre_reset else n * 0
-        sums = (n, pre_reset, z.sum(), torch.dot(z, z), above, runaway, n_error, error)
-        self._sums.append(torch.stack(sums))
-        self._counts.append(count_bins(z, _EDGES[0], 0.25, len(_EDGES) - 1, finite))
-        self._sizes.append(z.numel())
 
     def flush(self) -> Counts | None:
         """Counters of the table `membrane`, and the histogram of z."""
-        if not self._sums:
+        if not self._readings:
             return None
-        sums = torch.stack(self._sums).double().sum(0)
-        counts = torch.stack(self._counts).sum(0)
-        fold = partial(_fold, self._reference, sum(self._sizes))
-        self._sums, self._counts, self._sizes = [], [], []
-        whole = counts.long()
-        histogram = Histogram("membrane", _EDGES, whole[1:-1], whole[0], whole[-1])
-        readings = OnHost(torch.cat([sums, counts.double()]), fold)
-        return Counts({"membrane": {_NAMES: readings}}, [histogram])
+        # Each operation costs microseconds however few elements it is given: once for all readings.
+        kinds = sorted({_kind(r) for r in self._readings})
+        parts = [_joined([r for r in self._readings if _kind(r) == kind]) for kind in kinds]
+        self._readings = []
+        sums = [_sums(part) for part in parts]
+        whole = torch.stack(sums).sum(0)
+        fold = partial(_fold, self._reference, sum(part.scaled.numel() for part in parts))
+        counts = whole[len(_SUMS) :].long()
+        histogram = Histogram("membrane", _EDGES, counts[1:-1], counts[0], counts[-1])
+        return Counts({"membrane": {_NAMES: OnHost(whole, fold)}}, [histogram])
+
+
+def _kind(reading: _Reading) -> tuple[bool, bool]:
+    return (reading.spikes is None, reading.pre_reset)
+
+
+def _joined(readings: Sequence[_Reading]) -> _Reading:
+    """Readings of one kind as one."""
+    scaled = torch.cat([r.scaled for r in readings]).float()
+    spikes = [r.spikes for r in readings if r.spikes is not None]
+    return _Reading(scaled, torch.cat(spikes) if spikes else None, readings[0].pre_reset)
+
+
+def _sums(reading: _Reading) -> Tensor:
+    """Those that `_SUMS` names, then the counts in the bins; float64."""
+    scaled = reading.scaled
+    finite = torch.eq(scaled - scaled, 0, out=torch.empty_like(scaled))
+    z = torch.where(finite > 0, scaled - 1, 0.0)
+    n = finite.sum()
+    above = torch.ge(z, 0, out=torch.empty_like(z)).mul_(finite).sum()
+    runaway = torch.gt((z + finite).abs(), RUNAWAY_THRESHOLDS, out=torch.empty_like(z)).sum()
+    n_error = error = n * 0
+    if reading.spikes is not None:
+        miss = torch.where(finite > 0, scaled - reading.spikes, 0.0)
+        n_error, error = n, torch.dot(miss, miss)
+    pre_reset = n if reading.pre_reset else n * 0
+    sums = (n, pre_reset, z.sum(), torch.dot(z, z), above, runaway, n_error, error)
+    counts = count_bins(z, _EDGES[0], 0.25, len(_EDGES) - 1, finite)
+    return torch.cat([torch.stack(sums), counts]).double()
 
 
 class _Reference:

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,15 @@ _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 _NAMES = ("n_inputs", "n_nonzero_inputs", "n_outputs", "n_sops", "n_macs", "n_dense_macs")
 # Spikes are {−a, 0, +a}: their sum of |x| is a times their number, up to rounding.
 _ONE_LEVEL = 1e-4
+
+
+class _Size(NamedTuple):
+    """What is known of one call without looking at its numbers."""
+
+    n_inputs: int
+    n_outputs: int
+    mean_reach: float  # outputs that an input has a weight to, on average
+    has_border: bool  # where inputs reach fewer outputs
 
 
 def find(
@@ -53,7 +62,7 @@ class SynapseObserver:
         self._handle: Any = None
         self._session: Session | None = None
         self._readings: dict[str, list[Tensor]] = {}
-        self._sizes: dict[str, list[tuple[int, int, float]]] = {}
+        self._sizes: dict[str, list[_Size]] = {}
 
     def start(self, session: Session) -> None:
         """Put the hook on, where operations are due to be counted."""
@@ -89,17 +98,15 @@ class SynapseObserver:
         if reach is None:
             return
         x = in_full_precision(x)
-        events = torch.ne(x, 0, out=torch.empty_like(x))
-        n_nonzero, magnitude = events.sum(), x.abs()
-        if reach.each is None:
-            sops = n_nonzero.double() * reach.mean
-        else:  # it differs at the border
+        events, magnitude = torch.ne(x, 0, out=torch.empty_like(x)), x.abs()
+        n_nonzero = events.sum()
+        row = [n_nonzero, magnitude.sum(), magnitude.amax()]
+        if reach.each is not None:  # it differs at the border
             per_place = events.flatten(0, -1 - reach.each.dim()).sum(0)
-            sops = torch.dot(per_place.flatten().double(), reach.each.flatten())
-        row = torch.stack([n_nonzero.double(), sops, magnitude.sum().double()])
-        row = torch.cat([row, magnitude.amax().double().reshape(1)])
-        self._readings.setdefault(phase, []).append(row)
-        size = (x.numel(), n_outputs, reach.mean * x.numel())
+            row.append(torch.dot(per_place.flatten().double(), reach.each.flatten()))
+        readings = self._readings.setdefault(phase, [])
+        readings += row
+        size = _Size(x.numel(), n_outputs, reach.mean, reach.each is not None)
         self._sizes.setdefault(phase, []).append(size)
 
     def flush(self, phase: str) -> Counts | None:
@@ -107,16 +114,19 @@ class SynapseObserver:
         readings, sizes = self._readings.pop(phase, None), self._sizes.pop(phase, [])
         if not readings:
             return None
-        return Counts({"energy": {_NAMES: OnHost(torch.cat(readings), partial(_fold, sizes))}})
+        whole = torch.stack([r.double() for r in readings])
+        return Counts({"energy": {_NAMES: OnHost(whole, partial(_fold, sizes))}})
 
 
-def _fold(sizes: list[tuple[int, int, float]], numbers: list[float]) -> Mapping[str, float | int]:
-    row = dict.fromkeys(_NAMES, 0.0)
-    for i, (n_inputs, n_outputs, dense) in enumerate(sizes):
-        n_nonzero, sops, magnitude, largest = numbers[4 * i : 4 * i + 4]
-        row["n_inputs"] += n_inputs
+def _fold(sizes: list[_Size], numbers: list[float]) -> Mapping[str, float | int]:
+    row, rest = dict.fromkeys(_NAMES, 0.0), iter(numbers)
+    for size in sizes:
+        n_nonzero, magnitude, largest = next(rest), next(rest), next(rest)
+        sops = next(rest) if size.has_border else n_nonzero * size.mean_reach
+        dense = size.mean_reach * size.n_inputs
+        row["n_inputs"] += size.n_inputs
         row["n_nonzero_inputs"] += n_nonzero
-        row["n_outputs"] += n_outputs
+        row["n_outputs"] += size.n_outputs
         row["n_dense_macs"] += dense
         spikes = abs(magnitude - largest * n_nonzero) <= _ONE_LEVEL * magnitude
         row["n_sops" if spikes else "n_macs"] += sops if spikes else dense
