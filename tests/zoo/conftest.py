@@ -21,6 +21,7 @@ DEFAULT_STEPS = 66
 class Trained:
     """A training that has ended, what it told, and what was stored of it."""
 
+    n_steps: int
     training: Training
     told: list[dict[str, float]]
     tables: dict[str, pl.DataFrame]
@@ -66,4 +67,4 @@ def _train(name, folder):
     with spikewatch.open_store(folder) as store:
         names = [*TABLES, "layers", "events", "alerts", "scalars"]
         tables = {n: store.sql(f'FROM "{n}"') for n in names}
-    return Trained(training, told, tables)
+    return Trained(n_steps, training, told, tables)
