@@ -9,7 +9,8 @@ import polars as pl
 
 from ..errors import RuleError
 from ..metrics import TABLES
-from .expression import suggest
+from ..metrics.wide import COLUMNS
+from .expression import own_counters, suggest
 from .loading import load_rules
 from .replay import replay
 from .rule import SEVERITIES, Rule
@@ -59,12 +60,39 @@ def check_run(
         replayed = replay(store, run, rules)
         alerts, notes = replayed.alerts, replayed.never_judged
     state = known.filter(run=run)["state"].item()
-    return judge(run, alerts, fail_on=fail_on, state=state, notes=notes)
+    absent = _absent(store, run, alerts)
+    return judge(run, alerts, fail_on=fail_on, state=state, notes=notes, absent=absent)
 
 
 def alerts_of(store: "Store", run: str) -> pl.DataFrame:
     """The transitions of a run as they were stored while it trained, in order."""
     return store.sql('SELECT * FROM alerts WHERE run = $run ORDER BY step, "at"', {"run": run})
+
+
+def _absent(store: "Store", run: str, alerts: pl.DataFrame) -> set[tuple[str, str]]:
+    """Layers and figures of unknown rules that no observation will ever give.
+
+    A figure is absent where not one of the counters that it is computed from was ever known: there
+    is no graph, say, or no such parameter. With some of them known it only lacks evidence.
+    """
+    asked = alerts.filter(state="unknown").select("layer", "metric").unique()
+    metrics = [m for m in asked["metric"].unique().sort().to_list() if m in COLUMNS]
+    if not metrics:
+        return set()
+    seen = ", ".join(
+        f"bool_or({' OR '.join(f'{c} IS NOT NULL' for c in own_counters(m))}) AS {m}"
+        for m in metrics
+    )
+    rows = store.sql(
+        f"SELECT layer, {seen} FROM wide WHERE run = $run GROUP BY layer",  # noqa: S608 - our names
+        {"run": run},
+    )
+    known = {row["layer"]: row for row in rows.iter_rows(named=True)}
+    return {
+        (layer, metric)
+        for layer, metric in asked.iter_rows()
+        if metric in metrics and layer in known and not known[layer][metric]
+    }
 
 
 def _was_observed(store: "Store", run: str) -> bool:

@@ -93,6 +93,11 @@ def _evidence(columns: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*columns, *roots]))
 
 
+def own_counters(metric: str) -> tuple[str, ...]:
+    """A metric and the counters that it is computed from."""
+    return _evidence([metric])
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?`, where one is close, and all the known words."""
     names = list(known)

@@ -1,6 +1,6 @@
 """What is to be said of a run: which alerts fired, what follows from which, in words and a code."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ class Verdict:
             of its first firing, with its `state` now (`firing` or `resolved`), `n_fired` (how
             often), `last_step` (of the latest change), what it follows from in the end
             (`root_rule`, `root_layer`) and how many follow from it (`n_following`).
-        unknown: `rule`, `phase`, `layer` (and rank) for which there was never enough evidence.
+        unknown: `rule`, `phase`, `layer` (and rank) for which there was never enough evidence,
+            though there may be with more observations.
         lines: All of it in words.
     """
 
@@ -58,7 +59,13 @@ def nothing(run: str, why: str) -> Verdict:
 
 
 def judge(
-    run: str, alerts: pl.DataFrame, *, fail_on: str, state: str, notes: Sequence[str] = ()
+    run: str,
+    alerts: pl.DataFrame,
+    *,
+    fail_on: str,
+    state: str,
+    notes: Sequence[str] = (),
+    absent: Container[tuple[str, str]] = (),
 ) -> Verdict:
     """The verdict by the transitions of a run.
 
@@ -68,16 +75,21 @@ def judge(
         fail_on: The least severity that counts.
         state: What became of the run, see `spikewatch.store.runs.STATES`.
         notes: What else is to be said.
+        absent: Layers and figures that there is nothing to compute from, now or later.
     """
     lanes = alerts.group_by(LANE, maintain_order=True).agg(
         pl.col("state").last().alias("latest"),
         pl.col("step").last().alias("last_step"),
+        pl.col("metric").last(),
         pl.col("root_rule", "root_layer")
         .filter(pl.col("state").is_in(["firing", "resolved"]))
         .last(),
     )
     fired = _fired(alerts, lanes)
-    unknown = lanes.filter(latest="unknown").select(LANE)
+    waiting = lanes.filter(latest="unknown")
+    places = waiting.select("layer", "metric").iter_rows()
+    is_absent = pl.Series([place in absent for place in places], dtype=pl.Boolean)
+    unknown = waiting.filter(~is_absent).select(LANE)
     code, head = _head(fired, lanes, fail_on)
     if state != "finished":
         words = {"running": "still running", "failed": "ended by an exception", "lost": "killed"}
@@ -88,6 +100,7 @@ def judge(
         *_error_lines(alerts.filter(state="error")),
         *_no_data_lines(lanes.filter(latest="no-data")),
         *_unknown_lines(unknown),
+        *_absent_lines(waiting.filter(is_absent)),
         *notes,
     ]
     return Verdict(run, code, fired, unknown, tuple(lines))
@@ -100,7 +113,7 @@ def _head(fired: pl.DataFrame, lanes: pl.DataFrame, fail_on: str) -> tuple[int, 
         n_roots = grave["root_rule"].null_count()
         n_more = grave.height - n_roots
         head = f"{count(n_roots or n_more, 'alert')} of severity {fail_on} or above"
-        return 1, head + (f", and {n_more} that follow" if n_roots and n_more else "")
+        return 1, head + (f", and {follow(n_more)}" if n_roots and n_more else "")
     if judged.height:
         n_rules, n_layers = judged["rule"].n_unique(), judged["layer"].n_unique()
         return 0, f"healthy by {count(n_rules, 'rule')} on {count(n_layers, 'layer')}"
@@ -119,7 +132,7 @@ def _fired(alerts: pl.DataFrame, lanes: pl.DataFrame) -> pl.DataFrame:
     fired = (
         first.drop("root_rule", "root_layer", "n_following")
         .join(often, on=LANE)
-        .join(lanes, on=LANE)
+        .join(lanes.drop("metric"), on=LANE)
         .with_columns(
             pl.when(latest="firing")
             .then(pl.lit("firing"))
@@ -156,7 +169,7 @@ def fired_lines(fired: pl.DataFrame) -> list[str]:
             f"{row['since_step']}, {now}{often}: {diagnosis(row)}"
         )
         if row["n_following"]:
-            lines.append(f"  + {row['n_following']} that follow from it: {followers(fired, row)}")
+            lines.append(f"  + {follow(row['n_following'])} from it: {followers(fired, row)}")
     return lines
 
 
@@ -189,9 +202,24 @@ def _unknown_lines(unknown: pl.DataFrame) -> list[str]:
     return lines
 
 
+def _absent_lines(lanes: pl.DataFrame) -> list[str]:
+    """One line for each layer with rules that cannot be about it."""
+    lines = []
+    for (layer,), rows in lanes.group_by("layer", maintain_order=True):
+        rules = _some(rows["rule"].unique(maintain_order=True).to_list())
+        metrics = _some(rows["metric"].unique(maintain_order=True).to_list())
+        lines.append(f"not applicable on {layer!r}: {rules}; it has no {metrics}")
+    return lines
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(names[:_MAX_NAMED]) + more
+
+
+def follow(n: int) -> str:
+    """`1 that follows`, `2 that follow`."""
+    return f"{n} that follow{'s'[: n == 1]}"
 
 
 def count(n: int, noun: str) -> str:

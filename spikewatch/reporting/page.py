@@ -12,7 +12,7 @@ from ..alerts.check import alerts_of, check_run
 from ..alerts.lines import figure, place
 from ..alerts.loading import load_rules
 from ..alerts.replay import replay
-from ..alerts.verdict import LANE, Verdict, followers
+from ..alerts.verdict import LANE, Verdict, follow, followers
 from .summary import COLUMNS, CURVES, curve, layers_now
 from .svg import COLOURS, Bar, Line, bars, lines
 
@@ -149,7 +149,7 @@ def _what_to_try(verdict: Verdict) -> str:
         now = "still firing" if row["state"] == "firing" else f"ended at step {row['last_step']}"
         words = [("Likely", row["likely"]), ("Try", row["advice"])]
         if row["n_following"]:
-            words.append((f"+ {row['n_following']} that follow", followers(verdict.fired, row)))
+            words.append((f"+ {follow(row['n_following'])}", followers(verdict.fired, row)))
         list_ = "".join(f"<dt>{k}:</dt><dd>{escape(v)}</dd>" for k, v in words if v)
         cards.append(
             f'<div class="card"><b class="{row["severity"]}">{escape(row["rule"])}</b> on '

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..alerts.check import alerts_of
 from ..alerts.lines import diagnosis, place
-from ..alerts.verdict import judge
+from ..alerts.verdict import follow, judge
 from .summary import COLUMNS, layers_now, scalars_now
 
 
@@ -68,7 +68,7 @@ def _alerts(firing: pl.DataFrame, n_over: int) -> list[Text]:
         return [Text(f"✓ no alert fires now{over}", style="green")]
     lines = []
     for row in firing.head(_MOST_ALERTS).iter_rows(named=True):
-        more = f"  + {row['n_following']} that follow" if row["n_following"] else ""
+        more = f"  + {follow(row['n_following'])}" if row["n_following"] else ""
         lines.append(
             Text.assemble(
                 (f"{row['severity'].upper()} {row['rule']}", _COLOURS[row["severity"]]),

@@ -86,6 +86,28 @@ def test_what_could_not_be_judged_is_not_called_ok(write, tables, store):
     assert "unknown dead-layer on 'lif': not enough evidence" in verdict.lines
 
 
+def test_a_figure_that_can_never_come_is_not_called_a_lack_of_evidence(write, tables, store):
+    gone = {"n_grad": None, "sum_sq_grad": None, "n_nonfinite_grad": None, "n_grad_deepest": None}
+    write("no-graph", tables(range(30), lif=gone | {"sum_sq_grad_deepest": None}))
+    verdict = check_run(store, "no-graph")
+    assert verdict.exit_code == 0
+    (line,) = (x for x in verdict.lines if x.startswith("not applicable on 'lif'"))
+    assert "vanished-gradient" in line
+    assert "grad_norm" in line
+    assert "vanished-gradient" not in verdict.unknown["rule"].to_list()
+
+
+def test_what_follows_from_another_alert_is_folded_under_it(write, tables, store):
+    nan = {"lif": {"n_nonfinite_spikes": 1}, "loss": {"value": float("nan")}}
+    write("nan", tables(range(5)), tables(range(5, 20), **nan))
+    verdict = check_run(store, "nan")
+    assert verdict.lines[0].endswith("1 alert of severity warning or above, and 1 that follows")
+    assert verdict.roots.select("rule", "layer", "n_following").rows() == [
+        ("non-finite-value", "loss", 1)
+    ]
+    assert verdict.lines[2] == "  + 1 that follows from it: non-finite-spikes on 'lif'"
+
+
 def test_the_state_of_the_run_is_told(write, tables, store):
     write("killed", tables(range(30)), closed=False)
     assert check_run(store, "killed").lines[0].endswith("(killed)")

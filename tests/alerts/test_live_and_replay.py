@@ -69,7 +69,7 @@ def test_a_dead_layer_is_named_once_and_the_rest_is_folded(trained):
     verdict = check_run(store, "x")
     assert "dead-layer" in verdict.roots["rule"].to_list()
     assert verdict.fired.height > verdict.roots.height
-    (below,) = (x for x in verdict.lines if "follow from it: " in x and "ternary_spike" in x)
+    (below,) = (x for x in verdict.lines if " from it: " in x and "ternary_spike" in x)
     assert below.startswith("  + ")
 
 
