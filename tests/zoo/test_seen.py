@@ -103,17 +103,14 @@ def test_spikes_are_those_counted_apart(name, trained, counted):
         assert row["spike_amplitude"] == pytest.approx(sums["amplitude"] / sums["events"])
 
 
-# Of layers with more than some thousand slots a call a part is read.
-@pytest.mark.parametrize(
-    ("name", "rel"), [("digits", 1e-4), ("spike-gpt", 1e-4), ("spikformer", 0.1)]
-)
-def test_surrogate_derivatives_are_those_computed_apart(name, rel, trained, counted):
+@pytest.mark.parametrize("name", ["digits", "spike-gpt"])
+def test_surrogate_derivatives_are_those_computed_apart(name, trained, counted):
     layers = layers_with(counted(name), "slope")
     assert layers
     for layer, sums in layers.items():
         row = first_row(trained(name), "gradients", layer)
-        assert row["sg_mean"] == pytest.approx(sums["slope"] / sums["slots"], rel=rel), layer
-        assert row["sg_active_frac"] == pytest.approx(sums["active"] / sums["slots"], rel=rel)
+        assert row["sg_mean"] == pytest.approx(sums["slope"] / sums["slots"], rel=1e-4), layer
+        assert row["sg_active_frac"] == pytest.approx(sums["active"] / sums["slots"], abs=1e-3)
 
 
 @pytest.mark.parametrize("name", SPIKING)
