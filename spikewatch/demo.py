@@ -184,10 +184,11 @@ class _Progress:
         """Show the figures of one more step."""
         self._latest |= result
         self._n += 1
-        figures = "  ".join(f"{name} {value:.3f}" for name, value in self._latest.items())
-        self._bar.update(self._task, advance=1, figures=figures)
+        told = {name: f"{name} {value:.3f}" for name, value in self._latest.items()}
+        short = "  ".join(told[name] for name in ("loss", "accuracy") if name in told)
+        self._bar.update(self._task, advance=1, figures=short)
         if not self._console.is_terminal and "accuracy" in result:
-            print(f"step {self._n}  {figures}", flush=True)
+            print(f"step {self._n}  {'  '.join(told.values())}", flush=True)
 
 
 def _judge(folder: Path, name: str) -> int:
