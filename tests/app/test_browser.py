@@ -6,6 +6,7 @@ import urllib.request
 import pytest
 from playwright.sync_api import expect
 
+from spikewatch.app.alerting import firing
 from spikewatch.store import open_store
 
 
@@ -80,13 +81,14 @@ def test_the_table_shows_the_latest_rows_of_the_store_worst_first(url, tab, runs
 def test_the_firing_alerts_say_what_where_since_when_and_what_to_try(url, tab, runs):
     page = tab().open(url + RUN)
     with open_store(runs) as store:
-        fired = store.sql("SELECT * FROM alerts WHERE state = 'firing'")
+        fired = firing(store.sql("SELECT * FROM alerts ORDER BY rowid"))
     expect(page.get_by_text("Firing now")).to_be_visible(timeout=20_000)
     card = page.locator(".st-key-alerts")
     for alert in fired.iter_rows(named=True):
         expect(card.get_by_text(alert["rule"], exact=True).first).to_be_visible()
         expect(card.get_by_text(f"since step {alert['since_step']}").first).to_be_visible()
     expect(card.get_by_text("Try:").first).to_be_visible()
+    expect(card.get_by_text("+ 1", exact=True).first).to_be_visible()  # that follows from a root
 
 
 def test_the_heatmap_holds_the_stores_own_values(url, tab, runs):
