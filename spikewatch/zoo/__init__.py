@@ -36,7 +36,7 @@ from .ternary_linear import (
     EightBitLinear as EightBitLinear,
     TernaryLinear as TernaryLinear,
 )
-from .ternary_spike import TernarySpike as TernarySpike
+from .ternary_spike import TernarySpike as TernarySpike, absorb_amplitude as absorb_amplitude
 from .ttq import TTQLinear as TTQLinear
 
 
@@ -60,6 +60,7 @@ __all__ = [
     "TernaryLinear",
     "TernarySpike",
     "Triangle",
+    "absorb_amplitude",
     "agreement",
     "amplitude_variance",
     "distillation_loss",

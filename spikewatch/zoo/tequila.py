@@ -20,9 +20,9 @@ BIAS_SCALE = 0.01
 
 
 class TernarizeByMean(torch.autograd.Function):
-    """w = α·round(w̃/α) within {−α, 0, +α}, α = mean|w̃| of each row (BitNet b1.58); Δ = α/2.
+    """w = α·round(w̃/α) within {−α, 0, +α}, α = mean|w̃| (BitNet b1.58); so Δ = α/2.
 
-    Backward it is the identity.
+    One α a row; the original has one for each 128 weights of it. Backward it is the identity.
     """
 
     @staticmethod

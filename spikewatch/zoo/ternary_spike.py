@@ -99,29 +99,6 @@ class TernarySpike(nn.Module):
         return self.amplitude.to(x.dtype) * signs
 
     @torch.no_grad()
-    def absorb_into(self, following: nn.Linear) -> None:
-        """Move the amplitude into the next layer's weights: W(a·t) = (W·a)t, and a becomes 1.
-
-        Spikes are then {−1, 0, +1}, and the next layer only adds. It needs a linear layer right
-        behind. Where spikes meet each other first (k·v of an attention) or join a sum (a
-        residual), the amplitude cannot be absorbed, and the products are multiplications.
-
-        Args:
-            following: The only layer that takes these spikes; its weights are changed in place.
-
-        Raises:
-            ValueError: It takes another number of inputs than there are channels.
-        """
-        n = self.amplitude.numel()
-        if n not in (1, following.in_features):
-            raise ValueError(
-                f"{n} amplitudes meet a layer with {following.in_features} inputs; "
-                "give the layer that takes these spikes."
-            )
-        following.weight.mul_(self.amplitude)
-        self.amplitude.fill_(1.0)
-
-    @torch.no_grad()
     def _follow(self, x: Tensor) -> None:
         magnitude = x.abs().to(self.running_scale.dtype)
         one_for_all = self.running_scale.numel() == 1
@@ -131,3 +108,28 @@ class TernarySpike(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"channels={self.amplitude.numel()}, momentum={self.momentum}"
+
+
+@torch.no_grad()
+def absorb_amplitude(amplitude: Tensor, following: nn.Linear) -> None:
+    """Move amplitudes into the next layer's weights: W(a·t) = (W·a)t, and a becomes 1.
+
+    Spikes are then {−1, 0, +1}, and the next layer only adds: with another amplitude it would
+    multiply. It needs a linear layer right behind. Where spikes meet each other first (k·v of an
+    attention) or join a sum (a residual), the amplitude cannot be absorbed.
+
+    Args:
+        amplitude: a of a ternary spike, one for all channels or one for each; set to 1.
+        following: The only layer that takes these spikes; its weights are changed in place.
+
+    Raises:
+        ValueError: It takes another number of inputs than there are amplitudes.
+    """
+    n = amplitude.numel()
+    if n not in (1, following.in_features):
+        raise ValueError(
+            f"{n} amplitudes meet a layer with {following.in_features} inputs; "
+            "give the layer that takes these spikes."
+        )
+    following.weight.mul_(amplitude)
+    amplitude.fill_(1.0)
