@@ -118,7 +118,9 @@ def _checked(table: Mapping[str, Any]) -> Channel:
     values = dict(table)
     for key, allowed in (("type", TYPES), ("severity", SEVERITIES)):
         if values.get(key, allowed[0]) not in allowed:
-            raise RuleError(f"`{key}` was {values[key]!r}. {suggest(str(values[key]), allowed)}")
+            rest = ' E-mail and the rest go through type = "apprise".' if key == "type" else ""
+            hint = suggest(str(values[key]), allowed)
+            raise RuleError(f"`{key}` was {values[key]!r}. {hint}{rest}")
     for key in ("url", "url_env"):
         if not isinstance(values.get(key, ""), str):
             raise RuleError(f"`{key}` is a text in quotes")

@@ -1,7 +1,7 @@
 """Rule: when a layer is ill, how sure one has to be, and what to do then."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -83,32 +83,50 @@ class Rule:
     actions: tuple[str, ...] = ("log", "callback", "notify")
 
     def __post_init__(self) -> None:
-        try:
-            for name in ("layers", "actions"):
-                object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
-            object.__setattr__(self, "follows", _causes(self.follows))
-            self._check()
-        except RuleError as error:
-            raise RuleError(f"rule {self.name!r}: {error}") from error
+        found = [f"rule {self.name!r}: {first}" if i == 0 else first
+                 for i, first in enumerate(self._mistakes())]  # fmt: skip
+        if found:
+            raise RuleError("\n    and: ".join(found))
 
-    def _check(self) -> None:
-        for name in ("name", "expr", "severity", "phase", "summary", "likely", "advice", "source"):
-            _check_text(key_of(name), getattr(self, name))
-        for name in ("clear", "metric"):
-            if getattr(self, name) is not None:
-                _check_text(name, getattr(self, name))
+    def _mistakes(self) -> list[str]:
+        """All that is wrong: who has written a rule wants to know at once."""
+        found: list[str] = []
+
+        def tried(check: Callable[..., object], *args: object, **more: object) -> object:
+            try:
+                return check(*args, **more)
+            except RuleError as error:
+                found.append(str(error))
+                return None
+
+        for name in ("layers", "actions"):
+            value = tried(_as_tuple, name, getattr(self, name))
+            object.__setattr__(self, name, value or ())
+        object.__setattr__(self, "follows", tried(_causes, self.follows) or ())
+        for name in ("name", "severity", "phase", "summary", "likely", "advice", "source"):
+            tried(_check_text, key_of(name), getattr(self, name))
         for name, least in (("for_steps", 1), ("keep_firing_for", 0), ("after_step", 0)):
-            _check_count(key_of(name), getattr(self, name), least=least)
-        if not _NAME.fullmatch(self.name):
-            raise RuleError("a name has 1 to 64 letters, digits and _ . -, and begins with neither")
-        _check_choice("severity", self.severity, SEVERITIES)
-        _check_choice("phase", self.phase, PHASES)
+            tried(_check_count, key_of(name), getattr(self, name), least=least)
+        tried(_check_name, self.name)
+        tried(_check_choice, "severity", self.severity, SEVERITIES)
+        tried(_check_choice, "phase", self.phase, PHASES)
         for action in self.actions:
-            _check_action(action)
-        self._check_layers()
-        _ = self.condition, self.clear_condition  # parsed, and so checked
+            tried(_check_action, action)
+        if not any("`layers`" in message for message in found):
+            tried(self._check_layers)
+        for name in ("expr", "clear"):
+            tried(self._check_condition, name)
         if self.metric is not None:
-            _check_figure(self.metric)
+            tried(_check_figure, self.metric)
+        return list(dict.fromkeys(found))
+
+    def _check_condition(self, name: str) -> None:
+        sql = getattr(self, name)
+        if sql is None and name == "clear":
+            return
+        _check_text(name, sql)
+        after_step = self.after_step if isinstance(self.after_step, int) else 0
+        _parsed(name, sql, after_step)
 
     def _check_layers(self) -> None:
         if not self.layers:
@@ -202,8 +220,13 @@ def _check_count(key: str, value: object, *, least: int) -> None:
 
 
 def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if isinstance(value, str) and value not in allowed:
         raise RuleError(f"`{key}` was {value!r}. {suggest(value, allowed)}")
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str) and not _NAME.fullmatch(name):
+        raise RuleError("a name has 1 to 64 letters, digits and _ . -, and begins with neither")
 
 
 def _check_action(action: str) -> None:
@@ -216,5 +239,6 @@ def _check_action(action: str) -> None:
 
 
 def _check_figure(name: str) -> None:
+    _check_text("metric", name)
     if name not in COLUMNS or not COLUMNS[name].is_numeric():
         raise RuleError(f"`metric`: there is no figure {name!r}. {suggest_column(name)}")

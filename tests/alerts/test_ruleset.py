@@ -75,6 +75,17 @@ def test_all_mistakes_of_a_file_are_told_at_once(write):
         assert part in told
 
 
+def test_all_mistakes_of_a_rule_are_told_too(write):
+    path = write(
+        '[[rule]]\nname = "a"\nexpr = "dead_fraq > 0"\nfor = "5m"\nseverity = "bad"\n'
+        'clear = "mfr"\nactions = ["stpo"]\nlayers = ["kind:x"]\nmetric = "layer"\n'
+    )
+    with pytest.raises(RuleError) as caught:
+        load_ruleset(path)
+    for part in ("'dead_fraq'", "'5m'", "'bad'", "`clear`", "'stpo'", "'x'", "`metric`"):
+        assert part in str(caught.value)
+
+
 def test_muted_and_changed_is_a_mistake(write):
     with pytest.raises(RuleError, match="muted and changed"):
         load_ruleset(write('mute = ["low-*"]\n[[change]]\nname = "low-rate"\nfor = 2\n'))
