@@ -30,7 +30,8 @@ class GooseLayer(nn.Module):
     """S[t] = S[t−1]·diag(w) − (S[t−1]κ)(a∘κ)ᵀ + v kᵀ, with κ = k/‖k‖; o[t] = S[t]·r.
 
     What S holds under the key κ is removed by the share a, before v is stored under k. The products
-    v kᵀ carry both amplitudes: they cannot be absorbed into a weight.
+    v kᵀ carry both amplitudes: they cannot be absorbed into a weight. One head, and a decay w that
+    is learned but, unlike RWKV-7's, does not depend on the input.
 
     Args:
         n_channels: Width.
