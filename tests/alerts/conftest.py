@@ -23,6 +23,8 @@ SPIKES = {
     "n_nonfinite_spikes": 0,
     "evidence_n_obs": 2995,
     "n_dead": 1,
+    "n_channels": 10,
+    "n_dead_channels": 0,
     "n_saturated": 0,
 }
 GRADIENTS = {
@@ -41,12 +43,23 @@ GRADIENTS = {
     "sum_sq_grad_first": 1e-5,
     "sum_sq_grad_last": 1e-5,
 }
-MEMBRANE = {"n_membrane": 4096, "sum_z": -2048.0, "sum_sq_z": 2048.0, "n_runaway": 0}
+MEMBRANE = {
+    "n_membrane": 4096,
+    "sum_z": -2048.0,
+    "sum_sq_z": 2048.0,
+    "n_runaway": 0,
+    "n_quantization": 4096,
+    "sum_sq_quantization": 4096.0,
+    "reference_n_membrane": 4096,
+    "reference_sum_z": -2048.0,
+    "reference_sum_sq_z": 2048.0,
+}
 DYNAMICS = {
     "n_thresholds": 100,
     "n_thresholds_out": 0,
     "n_thresholds_pinned": 0,
     "n_decays": 1,
+    "sum_decay": 0.9,
     "decay_min": 0.9,
     "decay_max": 0.9,
     "n_learnable": 1,
@@ -56,6 +69,7 @@ DYNAMICS = {
 AMPLITUDES = {
     "n_amplitudes": 4,
     "sum_amplitude": 4.0,
+    "sum_sq_amplitude": 4.04,
     "amplitude_min": 0.9,
     "amplitude_max": 1.1,
     "n_amplitudes_out": 0,
@@ -103,7 +117,9 @@ def tables_of(steps: range, *, phase: str = "train", **sick: dict[str, Any]) -> 
             for table, counters in parts.items():
                 keys = {"run": "r", "rank": 0, "phase": phase, "step": step, "layer": layer}
                 changed = {k: v for k, v in sick.get(layer, {}).items() if k in counters}
-                row = keys | {"at": NOON + timedelta(seconds=step)} | counters | changed
+                learnt = {"value": 0.5 * 0.999**step} if table == "scalars" else {}
+                at = {"at": NOON + timedelta(seconds=step)}
+                row = keys | at | counters | learnt | changed
                 rows.setdefault(table, []).append(row)
     scalars = [{**r, "name": r["layer"]} for r in rows.pop("scalars")]
     frames = {name: TABLES[name].compute(pl.DataFrame(r)) for name, r in rows.items()}

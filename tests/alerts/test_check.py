@@ -43,7 +43,7 @@ SICK = {"n_dead": 50, "n_carrying": 50}
 
 
 def test_a_healthy_run_exits_0_and_says_by_what(write, tables, store):
-    write("good", tables(range(30)))
+    write("good", tables(range(260)))
     verdict = check_run(store, "good")
     assert (verdict.exit_code, verdict.ok, verdict.fired.height) == (0, True, 0)
     assert verdict.lines == (f"run 'good': healthy by {len(load_rules()) - 1} rules on 4 layers",)

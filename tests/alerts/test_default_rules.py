@@ -28,6 +28,7 @@ SICK = {
     "dead-neurons": ("lif", {"n_dead": 10, "n_carrying": 92}),
     "many-dead-neurons": ("lif", {"n_dead": 50, "n_carrying": 60}),
     "dead-layer": ("lif", SILENT),
+    "dead-channels": ("lif", {"n_dead": 4, "n_dead_channels": 1, "n_carrying": 92}),
     "saturated-neurons": ("lif", {"n_saturated": 8}),
     "many-saturated-neurons": ("lif", FIRING | {"n_saturated": 95, "n_sg_active": 0}),
     "low-rate": (
@@ -35,6 +36,13 @@ SICK = {
         {"n_spikes": 200, "n_positive": 200, "sum_abs_spike": 200.0, "n_dead": 4},
     ),
     "high-rate": ("lif", FIRING),
+    "one-sided-spikes": ("tern", {"n_positive": SLOTS // 10 - 1}),
+    "gradient-explodes": ("lif", {"sum_sq_grad": 10.0}),
+    "membrane-drifts": ("lif", {"sum_z": 2048.0}),
+    "membrane-loses-more": ("lif", {"sum_sq_quantization": 20_000.0}),
+    "no-memory": ("lif", {"sum_decay": 0.001, "decay_min": 0.001, "decay_max": 0.001}),
+    "amplitudes-run-apart": ("tern", {"sum_sq_amplitude": 13.0}),
+    "loss-explodes": ("loss", {"value": 5.0}),
     "vanished-gradient": ("lif", {"sum_sq_grad": 0.0}),
     "vanished-surrogate-gradient": ("lif", {"n_sg_active": 20}),
     "narrow-surrogate": ("lif", {"n_sg_active": 1500}),
@@ -77,6 +85,7 @@ SICK = {
 
 
 SIGNS_OF_LIFE = {"layer-goes-quiet", "training-stalls"}  # see test_liveness.py
+PATIENT = {"amplitudes-tied", "loss-stands-still"}  # see below
 
 
 def fired(*frames):
@@ -87,7 +96,7 @@ def fired(*frames):
 
 def test_a_healthy_network_is_silent_and_is_called_ok(wide):
     engine = Engine(load_rules(), run="r", rank=0)
-    out = engine.feed(wide(range(60)))
+    out = engine.feed(wide(range(260)))
     assert set(out["state"]) == {"unknown", "ok"}
     last = out.group_by("rule", "layer", maintain_order=True).last()
     assert set(last["state"]) == {"ok"}
@@ -95,7 +104,7 @@ def test_a_healthy_network_is_silent_and_is_called_ok(wide):
 
 
 def test_each_rule_is_tried():
-    assert SICK.keys() | SIGNS_OF_LIFE == RULES.keys()
+    assert SICK.keys() | SIGNS_OF_LIFE | PATIENT == RULES.keys()
 
 
 @pytest.mark.parametrize("name", SICK)
@@ -108,7 +117,8 @@ def test_each_illness_fires_its_own_rule_and_no_other(wide, name):
 def test_each_alert_ends_when_the_layer_is_well_again(wide, name):
     layer, counters = SICK[name]
     engine = Engine(load_rules(), run="r", rank=0)
-    engine.feed(wide(range(60), **{layer: counters}))
+    engine.feed(wide(range(40)))
+    engine.feed(wide(range(40, 60), **{layer: counters}))
     out = engine.feed(wide(range(60, 80))).filter(rule=name)
     assert out["state"].to_list() == ["resolved"]
 
@@ -156,8 +166,25 @@ def test_a_readout_whose_spikes_the_loss_does_not_use_is_not_ill(wide):
     unused = {"n_grad": 0, "sum_sq_grad": None, "n_nonfinite_grad": None, "n_sg_active": 10}
     unused |= {"n_grad_deepest": None}  # the deepest layer with gradient is before it
     engine = Engine(load_rules(), run="r", rank=0)
-    out = engine.feed(wide(range(40), lif=unused)).filter(layer="lif")
+    out = engine.feed(wide(range(260), lif=unused)).filter(layer="lif")
     assert set(out.group_by("rule").last()["state"]) == {"ok"}
+
+
+def test_amplitudes_that_are_still_the_same_after_200_steps_are_tied(wide):
+    tied = {"sum_sq_amplitude": 4.0}
+    assert not fired(wide(range(150, 200), tern=tied))
+    assert fired(wide(range(190, 210), tern=tied)) == {("amplitudes-tied", "tern")}
+
+
+def test_a_loss_that_never_falls_is_told_and_one_that_falls_slowly_is_not(wide):
+    def loss(values):
+        rows = wide(range(len(values))).filter(layer="loss")
+        return rows.with_columns(value=pl.Series(values))
+
+    assert fired(loss([0.5 + 0.01 * (i % 2) for i in range(200)])) == {
+        ("loss-stands-still", "loss")
+    }
+    assert not fired(loss([0.5 * 0.9995**i for i in range(400)]))
 
 
 def test_a_warm_up_in_which_all_is_dead_is_no_alert(wide):
@@ -184,7 +211,9 @@ def test_single_overflows_of_loss_scaling_are_no_alert(wide):
 
 def test_polars_and_duckdb_judge_alike_also_of_null_nan_and_infinity():
     check_agreement((r.name, c) for r in RULES.values() for c in r.conditions)
-    rows = probe_rows().with_columns(gone=pl.lit(None, pl.Boolean), moment=pl.lit(0))
+    rows = probe_rows().with_columns(
+        gone=pl.lit(None, pl.Boolean), moment=pl.lit(0), step=pl.lit(1, pl.Int64)
+    )
     judged = Judge(load_rules()).judge(History(lookbacks()).extend(rows))
     verdicts = [c for c in judged.columns if c.startswith("holds ")]
     assert {True, False, None} == {v for c in verdicts for v in judged[c]}
