@@ -101,7 +101,7 @@ class Block(nn.Module):
         super().__init__()
         self.time_mix = TimeMix(n_channels)
         self.time_in, self.time_norm = nn.LayerNorm(n_channels), nn.BatchNorm1d(n_channels)
-        self.time_lif = LIF(0.5)
+        self.time_lif = LIF(0.5, learn_threshold=True)
         self.channel_mix = ChannelMix(n_channels)
         self.channel_in, self.channel_norm = nn.LayerNorm(n_channels), nn.BatchNorm1d(n_channels)
         self.channel_lif = LIF(0.5, learn_beta=True)

@@ -13,7 +13,7 @@ from spikewatch.zoo.training import Training
 
 
 # Fewest steps that show clearly that a model learns.
-STEPS = {"spike-gpt": 60, "digits": 44}
+STEPS = {"spike-gpt": 60}
 DEFAULT_STEPS = 66
 
 

@@ -82,15 +82,19 @@ def test_every_metric_of_a_spiking_layer_is_seen(model, layer, trained):
     assert seen.shown("spikes", layer)[1] == NO_IMAGE
     for table in ("neurons", "timing", "membrane", "gradients"):
         assert seen.shown(table, layer)[1] == set(), table
-    learns = layer.endswith("channel_lif")
+    learns = model == "spike-gpt"  # θ of the one half of its neurons, β of the other
     assert seen.shown("dynamics", layer)[1] == (set() if learns else NOTHING_LEARNS)
 
 
-def test_a_decay_that_learns_is_seen_to_move(trained):
-    dynamics = trained("spike-gpt").tables["dynamics"].filter(layer="blocks.0.channel_lif")
-    decays = dynamics.sort("step")["decay_mean"]
-    assert decays.first() == pytest.approx(0.5, abs=0.05)
-    assert decays.n_unique() > 8
+@pytest.mark.parametrize(
+    ("part", "figure", "start"),
+    [("time_lif", "threshold_mean", 1.0), ("channel_lif", "decay_mean", 0.5)],
+)
+def test_a_threshold_and_a_decay_that_learn_are_seen_to_move(part, figure, start, trained):
+    dynamics = trained("spike-gpt").tables["dynamics"].filter(layer=f"blocks.0.{part}")
+    values = dynamics.sort("step")[figure]
+    assert values.first() == pytest.approx(start, abs=0.05)
+    assert values.n_unique() > 8
     assert (dynamics["n_without_gradient"] == 0).all()
 
 
