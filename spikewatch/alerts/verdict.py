@@ -203,13 +203,16 @@ def _unknown_lines(unknown: pl.DataFrame) -> list[str]:
 
 
 def _absent_lines(lanes: pl.DataFrame) -> list[str]:
-    """One line for each layer with rules that cannot be about it."""
-    lines = []
+    """One line for all layers that lack the same figures."""
+    lacking: dict[tuple[str, str], list[str]] = {}
     for (layer,), rows in lanes.group_by("layer", maintain_order=True):
-        rules = _some(rows["rule"].unique(maintain_order=True).to_list())
-        metrics = _some(rows["metric"].unique(maintain_order=True).to_list())
-        lines.append(f"not applicable on {layer!r}: {rules}; it has no {metrics}")
-    return lines
+        rules = _some(sorted(rows["rule"].unique()))
+        metrics = _some(sorted(rows["metric"].unique()))
+        lacking.setdefault((rules, metrics), []).append(repr(layer))
+    return [
+        f"not applicable on {_some(layers)}: {rules}; there is no {metrics}"
+        for (rules, metrics), layers in lacking.items()
+    ]
 
 
 def _some(names: Sequence[str]) -> str:
