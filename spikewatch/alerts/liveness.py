@@ -132,6 +132,5 @@ def _with_all(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with all columns of a condition, and whether a layer is gone."""
     has = rows.schema
     missing = [pl.lit(None, t).alias(c) for c, t in _WANTED.items() if c not in has]
-    return rows.with_columns(missing).select(
-        pl.col(c).cast(t) if has.get(c, t) != t else pl.col(c) for c, t in _WANTED.items()
-    )
+    other = [pl.col(c).cast(t) for c, t in _WANTED.items() if has.get(c, t) != t]
+    return rows.with_columns(*missing, *other)

@@ -79,9 +79,10 @@ class _Track:
         self._number = number
         self._rule = rule
         self._states: dict[Key, _State] = {}
-        # Where nothing changes unless the condition holds: ok, resolved, or not looked at. In a
-        # healthy run that is nearly all there is, and such a row costs next to nothing.
+        # Where nothing changes unless the condition holds: ok or resolved. In a healthy run that is
+        # nearly all there is, and such a row costs next to nothing.
         self._quiet: set[Key] = set()
+        self._others: set[Key] = set()  # that the rule does not look at
 
     @property
     def was_judged(self) -> bool:
@@ -92,11 +93,12 @@ class _Track:
         """Take the verdicts on rows in step order."""
         i, rule = self._number, self._rule
         judged = batch.columns
-        loud = batch.rows_of.keys() - self._quiet
+        loud = batch.rows_of.keys() - self._quiet - self._others
         held = set(judged[holds(i)].arg_true().to_list()) | batch.gone
         if held:
             loud |= {key for key, rows in batch.rows_of.items() if not held.isdisjoint(rows)}
-        loud = [key for key in loud if rule.looks_at(*key, batch.kind(key[1], kinds))]
+        self._others |= {k for k in loud if not rule.looks_at(*k, batch.kind(k[1], kinds))}
+        loud -= self._others
         if not loud:
             return []
         is_known, verdicts = judged[known(i)].to_list(), judged[holds(i)].to_list()
