@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
-from .history import FUNCTIONS
+from .functions import FUNCTIONS
 from .rule import Rule
 from .vocabulary import meaning
 

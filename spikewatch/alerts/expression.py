@@ -9,7 +9,8 @@ import polars as pl
 
 from ..errors import RuleError
 from ..metrics import KEYS, METRICS
-from .history import FUNCTIONS, Lookback, rewrite
+from .functions import FUNCTIONS
+from .history import Lookback, rewrite
 from .vocabulary import COLUMNS, WORDS
 
 

@@ -41,7 +41,7 @@ class Rule:
     Attributes:
         name: Letters, digits and `_ . -`; unique among the rules.
         expr: SQL over the catalogue's columns, as in `dead_frac > 0.05 AND mfr > 0`, with history
-            functions, as in `mfr < 0.5 * baseline(mfr)`; see `history.FUNCTIONS`.
+            functions, as in `mfr < 0.5 * baseline(mfr)`; see `functions.FUNCTIONS`.
         for_steps: `for` in a file: fires once `expr` held at so many consecutive steps.
         keep_firing_for: Goes on firing for so many steps after `clear` began to hold.
         clear: SQL that has to hold for firing to end; by default `NOT expr`.

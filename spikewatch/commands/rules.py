@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands, listed, "look at, check and test alert rules", examples, name="rules"
     )
-    from ..alerts.history import HELP
+    from ..alerts.functions import HELP
 
     parser.epilog += "\n\nhistory functions:\n" + "\n".join(f"  {text}" for text in HELP)
     what = parser.add_subparsers(metavar="WHAT", required=True)

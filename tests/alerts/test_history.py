@@ -7,7 +7,8 @@ from hypothesis import given, settings, strategies as st
 
 from spikewatch.alerts.engine import Engine
 from spikewatch.alerts.expression import parse
-from spikewatch.alerts.history import FUNCTIONS, History, rewrite
+from spikewatch.alerts.functions import FUNCTIONS
+from spikewatch.alerts.history import History, rewrite
 from spikewatch.alerts.rule import Rule
 from spikewatch.alerts.vocabulary import COLUMNS
 from spikewatch.errors import RuleError
