@@ -15,7 +15,7 @@ from .library import Library
 # Multiples of it cover [0, 1) evenly, however many there are.
 GOLDEN_RATIO = 0.6180339887498949
 # Readings that differ from one time step to the next are taken of so many of them.
-SPREAD_STEPS = 8
+SPREAD_STEPS = 4
 
 
 @dataclass(slots=True)

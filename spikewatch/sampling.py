@@ -16,7 +16,7 @@ _THIN_OUT = 4
 # Rates first: the first observed steps have all readings, later ones the dear ones now and then.
 # Those cost as much as all the others together.
 _ALL_DETAILED = 8
-_DETAILED_EVERY_STEPS = 8
+_DETAILED_EVERY_STEPS = 16
 _DETAILED_EVERY_OF_BUDGET = 4
 
 

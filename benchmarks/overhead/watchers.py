@@ -117,10 +117,9 @@ def _attach_nothing(built: Built, folder: Path) -> Watching:
 
 def _attach_defaults(built: Built, folder: Path) -> Watching:
     watch = spikewatch.attach(built.net, dir=folder, quiet=True)
-    if not isinstance(watch._stepping._sampler, Budget):
-        raise TypeError(
-            f"attach() samples by {type(watch._stepping._sampler).__name__}, not by a Budget"
-        )
+    stepping = watch._stepping
+    if not isinstance(stepping._sampler, Budget):
+        raise TypeError(f"attach() samples by {type(stepping._sampler).__name__}, not by a Budget")
     clock = WatchedTime()
     stepping._sampler = sampler = CountingBudget(clock)
     return Watching(watch.close, n_observed=lambda: sampler.n_observed, running=clock.running)

@@ -69,7 +69,7 @@ def test_a_hard_reset_without_a_graph_is_said_to_be_after_it(listen):
     assert row["n_membrane_pre_reset"] == row["n_quantization"] == 0
 
 
-def test_of_a_sequence_up_to_eight_time_steps_are_read(listen):
+def test_of_a_sequence_up_to_four_time_steps_are_read(listen):
     torch.manual_seed(1)
     node = neuron.IFNode(surrogate_function=surrogate.ATan(), v_reset=None, step_mode="m")
     heard = listen(nn.Sequential(node))
@@ -80,8 +80,7 @@ def test_of_a_sequence_up_to_eight_time_steps_are_read(listen):
         row = heard.tables("0")["membrane"]
         n_read.append(row["n_membrane"] / 24)
         assert 0 < row["n_above_threshold"] <= out.count_nonzero()
-    assert n_read[:2] == [5, 8]
-    assert 6 <= n_read[2] <= 8
+    assert n_read == [3, 4, 4]
 
 
 def test_a_statement_that_the_spikes_contradict_is_not_used(listen):
@@ -118,7 +117,7 @@ def test_large_layers_are_read_in_an_even_part(listen):
     heard = listen(nn.Sequential(lif))
     lif(torch.rand(64, 1024, requires_grad=True), torch.zeros(64, 1024))
     row = heard.tables("0")["membrane"]
-    assert 256 < row["n_membrane"] <= 512
+    assert 512 < row["n_membrane"] <= 1024
 
 
 def test_nan_and_infinity_are_counted_apart_and_runaways_too(listen):

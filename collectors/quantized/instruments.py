@@ -1,0 +1,9 @@
+"""The instruments that read quantized weights, and where a new one is hung up."""
+
+from .counts import LatentHistogram, LevelCounts, ScaleCounts
+from .reading import WeightInstrument, Weights
+
+
+__all__ = ["INSTRUMENTS", "WeightInstrument", "Weights"]
+
+INSTRUMENTS: tuple[type[WeightInstrument], ...] = (LevelCounts, ScaleCounts, LatentHistogram)
