@@ -1,4 +1,8 @@
-"""The writer thread: rows from snapshots, metrics, rules, journal. Training never waits for it."""
+"""The writer thread: rows from snapshots, metrics, rules, journal. Training never waits for it.
+
+Most of what a write costs does not depend on how much there is to write. So the thread rests the
+longer, the more its latest write took, but never for a second: so much a killed process may lose.
+"""
 
 import contextlib
 import logging
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("spikewatch")
 
 # A killed process loses at most what came in since the last write.
-WRITE_EVERY_S = 0.5
+WRITE_EVERY_S = (0.5, 0.9)
+WRITER_SHARE = 0.01  # of one core, as far as these bounds allow
 # Beyond so many waiting snapshots (or frames that a full disk refused) the oldest is dropped.
 MAX_WAITING = 1024
 
@@ -36,7 +41,7 @@ def utc_now() -> datetime:
 
 
 class Recorder:
-    """Takes snapshots and rows from the training thread and writes them twice a second.
+    """Takes snapshots and rows from the training thread and writes them every other moment.
 
     Attributes:
         rank: Of this process in distributed training.
@@ -124,10 +129,11 @@ class Recorder:
 
     def _run(self) -> None:
         closing = False
+        rest_s = rest_after(0.0)
         while not closing:
             with self._wake:
                 if not self._closing:
-                    self._wake.wait(WRITE_EVERY_S)
+                    self._wake.wait(rest_s)
                 closing = self._closing
                 items, self._waiting = list(self._waiting), deque()
                 dropped, self._n_dropped = self._n_dropped, 0
@@ -145,7 +151,9 @@ class Recorder:
             except Exception:  # noqa: BLE001
                 # Contract 1: a fault of ours must not end the thread, or all that follows is lost.
                 _log.exception("spikewatch: could not record %d items", len(items))
-            self._cpu_s += time.thread_time() - began
+            spent_s = time.thread_time() - began
+            self._cpu_s += spent_s
+            rest_s = rest_after(spent_s)
         self._say_goodbye()
         with contextlib.suppress(OSError):
             self._journal.close()
@@ -221,6 +229,12 @@ class Recorder:
                 return
             self._write_failed = False
             self._unwritten.popleft()
+
+
+def rest_after(spent_s: float) -> float:
+    """How long the thread rests after a write that took `spent_s` seconds of its time."""
+    least, most = WRITE_EVERY_S
+    return min(max(spent_s / WRITER_SHARE, least), most)
 
 
 def frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ the order at each pair cancels what is left of a drift; the median leaves out th
 hit by something.
 
 But some of what watching costs comes in lumps: an observed step among many that are not, a writer
-thread that wakes twice a second, in whichever block it happens to be. A median of pairs would leave
+thread that wakes now and then, in whichever block it happens to be. A median of pairs would leave
 out just that. So quiet pairs, without a lump, are judged by their median, and what the other pairs
 took beyond it is added to it, also where it fell into the bare block. A tool whose threads work all
 the time leaves no quiet pair: then both blocks of a pair together are held against bare blocks that

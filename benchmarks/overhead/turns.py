@@ -20,8 +20,8 @@ MAX_GROWTH_MIB = 1024.0
 WARM_STEPS = 20
 # The sampler of the defaults is looked at so often while its first credit is spent.
 _LOOK_S = 0.25
-# Until then the writers, which wake twice a second, have written what they had.
-_WRITERS_S = 0.6
+# Until then the writers have written what they had.
+_WRITERS_S = 1.0
 # Bare blocks after such a rest; the first is slow, for the machine has gone to sleep.
 _N_ALONE = 7
 

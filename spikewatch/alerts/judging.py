@@ -45,16 +45,17 @@ class Judge:
         self._rules = rules
         self._columns = {i: _columns(i, rule) for i, rule in enumerate(rules)}
         self.failed: dict[int, str] = {}
+        self._all = self._of_all()
 
     def judge(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with what `Machine.walk` needs of them; new entries of `failed` say why not."""
         try:
-            return rows.select(self._all())
+            return rows.select(self._all)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             self._find_culprits(rows)
-            return rows.select(self._all())
+            return rows.select(self._all)
 
-    def _all(self) -> list[pl.Expr]:
+    def _of_all(self) -> list[pl.Expr]:
         carried = dict.fromkeys([*ROW, *(rule.figure for rule in self._rules)])
         return [*map(pl.col, carried), *(c for some in self._columns.values() for c in some)]
 
@@ -66,6 +67,7 @@ class Judge:
                 self.failed[i] = str(error).strip().partition("\n")[0]
                 nothing = {known(i): False, holds(i): None, clears(i): None}
                 self._columns[i] = [pl.lit(v, pl.Boolean).alias(n) for n, v in nothing.items()]
+        self._all = self._of_all()
 
 
 def _columns(i: int, rule: "Rule") -> list[pl.Expr]:

@@ -8,10 +8,13 @@ Both follow from the rows alone, whichever way they come in, so that replay make
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
 
+from ..metrics.wide import COLUMNS as OBSERVED
 from .moments import MOMENT
 from .vocabulary import COLUMNS
 
@@ -23,6 +26,12 @@ GONE_STEPS, GONE_GAPS = 20, 5
 GONE = "gone"  # the column that says so, once
 
 _WANTED = COLUMNS | {GONE: pl.Boolean(), MOMENT: pl.Int64()}
+_UNKNOWN = [
+    pl.lit(None, dtype).alias(name)
+    for name, dtype in _WANTED.items()
+    if name not in (*OBSERVED, MOMENT, "missed_steps")
+]
+_NOTHING = pl.DataFrame(schema=_WANTED)
 _SILENT = -1  # the moments of silence count down from here
 Row = dict[str, Any]
 
@@ -56,32 +65,43 @@ class Liveness:
             wide: Rows.
             watched: Layers that are expected at each observed step. Others come at a slower pace.
         """
-        order = pl.int_range(wide.height).cast(pl.Float64).alias("_order")
-        is_layer = pl.col("value").is_null()
-        zero = pl.when(is_layer).then(pl.lit(0, pl.Int64)).alias("missed_steps")
-        wide = wide.with_columns(zero, order)
-        rows: list[Row] = []
+        wide = wide.with_columns(
+            pl.when(pl.col("value").is_null()).then(pl.lit(0, pl.Int64)).alias("missed_steps"),
+            *_UNKNOWN,
+            pl.int_range(pl.len()).cast(pl.Float64).alias("_order"),
+        )
+        made = self._made(wide, watched)
+        if not made:
+            return wide.drop("_order")
+        rows = pl.DataFrame(made, schema=_WANTED | {"_order": pl.Float64()})
+        return pl.concat([wide, rows.select(wide.columns)]).sort("_order").drop("_order")
+
+    def _made(self, wide: pl.DataFrame, watched: Container[str]) -> list[Row]:
+        """Rows to be put between those of `wide`, with their places in `_order`."""
+        # Plain lists: a moment has a handful of rows, and a frame of its own would cost more.
+        rows = list(wide.select("step", "phase", "at", MOMENT, "layer", "missed_steps").iter_rows())
+        made: list[Row] = []
         first = 0
-        for part in wide.partition_by(MOMENT, maintain_order=True):
-            last = first + part.height
-            moment = part.select("step", "phase", "at", MOMENT).row(0, named=True)
-            if moment["at"] is not None:
-                rows += [row | {"_order": first - 0.5} for row in self._life_sign(moment)]
-                present = {x for x in part.filter(is_layer)["layer"].to_list() if x in watched}
+        for moment_id, group in groupby(rows, key=itemgetter(3)):
+            part = list(group)
+            last = first + len(part)
+            step, phase, at, *_ = part[0]
+            if at is not None:
+                moment = {"step": step, "phase": phase, "at": at, MOMENT: moment_id}
+                made += [row | {"_order": first - 0.5} for row in self._life_sign(moment)]
+                present = {r[4] for r in part if r[5] is not None and r[4] in watched}
                 if present:
                     missing = self._missing(moment, present)
-                    rows += [row | {"_order": last - 0.5} for row in missing]
-                self._latest_at = max(self._latest_at or moment["at"], *part["at"])
+                    made += [row | {"_order": last - 0.5} for row in missing]
+                times = [r[2] for r in part if r[2] is not None]
+                self._latest_at = max(self._latest_at or at, *times)
             first = last
-        if not rows:
-            return _with_all(wide)
-        made = pl.DataFrame(rows, schema_overrides=_WANTED | {"_order": pl.Float64()})
-        return _with_all(pl.concat([wide, made], how="diagonal").sort("_order"))
+        return made
 
     def silence(self, now: datetime) -> pl.DataFrame:
         """Rows of a silence that goes on, up to now."""
-        rows = [row | {"missed_steps": None} for row in self._silent_rows(until=now)]
-        return _with_all(pl.DataFrame(rows, schema_overrides=COLUMNS))
+        rows = list(self._silent_rows(until=now))
+        return pl.DataFrame(rows, schema=_WANTED) if rows else _NOTHING
 
     def _life_sign(self, moment: Row) -> Iterator[Row]:
         """The silence that ends with something that was observed."""
@@ -126,11 +146,3 @@ class Liveness:
             }
         for layer in sorted(present - seen.keys()):
             seen[layer] = _Presence()
-
-
-def _with_all(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with all columns of a condition, and whether a layer is gone."""
-    has = rows.schema
-    missing = [pl.lit(None, t).alias(c) for c, t in _WANTED.items() if c not in has]
-    other = [pl.col(c).cast(t) for c, t in _WANTED.items() if has.get(c, t) != t]
-    return rows.with_columns(*missing, *other)

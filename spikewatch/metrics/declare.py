@@ -9,6 +9,7 @@ are all read from these declarations.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import polars as pl
@@ -68,6 +69,7 @@ class Table:
     about: str
     counters: list[Counter]
     metrics: list[Metric] = field(default_factory=list)
+    _columns: dict[frozenset[str], list[pl.Expr]] = field(default_factory=dict, repr=False)
 
     def metric(
         self, *, unit: str, bad: Bad = "none", source: str = ""
@@ -115,11 +117,11 @@ class Table:
         Returns:
             A frame with exactly `schema`. A metric without evidence is NULL, never 0 or NaN.
         """
-        return (
-            self._complete(counts)
-            .with_columns(m.expr.cast(pl.Float64).fill_nan(None) for m in self.metrics)
-            .select(list(self.schema))
-        )
+        return self._complete(counts).with_columns(self._formulas)
+
+    @cached_property
+    def _formulas(self) -> list[pl.Expr]:
+        return [m.expr.cast(pl.Float64).fill_nan(None) for m in self.metrics]
 
     def merge(self, rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
         """Merge rows (windows, ranks) into one per group, and compute the metrics anew.
@@ -145,11 +147,14 @@ class Table:
         return self.compute(merged)
 
     def _complete(self, rows: pl.DataFrame) -> pl.DataFrame:
-        wanted = KEYS | self.counter_schema
-        missing = [pl.lit(None).alias(name) for name in wanted if name not in rows.columns]
-        return rows.with_columns(missing).select(
-            pl.col(name).cast(dtype) for name, dtype in wanted.items()
-        )
+        known = frozenset(rows.columns)
+        columns = self._columns.get(known)
+        if columns is None:  # kept, since to build them takes longer than to compute them
+            columns = self._columns[known] = [
+                (pl.col(name) if name in known else pl.lit(None)).cast(dtype).alias(name)
+                for name, dtype in (KEYS | self.counter_schema).items()
+            ]
+        return rows.select(columns)
 
 
 def _sums_of_lists(rows: pl.DataFrame, name: str, by: list[str]) -> pl.DataFrame:

@@ -117,11 +117,18 @@ def membrane_psi() -> pl.Expr:
 
     Over eight bins, with half a count added to each, so that an empty bin is no infinity.
     """
-    n_bins = len(Z_BINS)
-    now = pl.sum_horizontal(Z_BINS, ignore_nulls=False) + n_bins / 2
-    then = pl.sum_horizontal(REFERENCE_BINS, ignore_nulls=False) + n_bins / 2
-    terms = []
-    for name, reference in zip(Z_BINS, REFERENCE_BINS, strict=True):
-        p, q = (pl.col(name) + 0.5) / now, (pl.col(reference) + 0.5) / then
-        terms.append((p - q) * (p / q).log())
-    return pl.sum_horizontal(terms, ignore_nulls=False)
+    # ln(p/q) has the same factor ln(N_then/N_now) in every bin. It drops out, since p and q both
+    # add up to 1: what is left takes a fraction of the operations.
+    half = len(Z_BINS) / 2
+    now = pl.sum_horizontal(Z_BINS, ignore_nulls=False) + half
+    then = pl.sum_horizontal(REFERENCE_BINS, ignore_nulls=False) + half
+    pairs = [
+        (pl.col(c) + 0.5, pl.col(r) + 0.5) for c, r in zip(Z_BINS, REFERENCE_BINS, strict=True)
+    ]
+    logs = [(c / r).log() for c, r in pairs]
+    by_now = [c * log for (c, _), log in zip(pairs, logs, strict=True)]
+    by_then = [r * log for (_, r), log in zip(pairs, logs, strict=True)]
+    return (
+        pl.sum_horizontal(by_now, ignore_nulls=False) / now
+        - pl.sum_horizontal(by_then, ignore_nulls=False) / then
+    )
