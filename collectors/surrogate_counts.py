@@ -50,6 +50,7 @@ class SurrogateCounts:
         self._safe: bool | None = None
         self._in_part = False
         self._n_read = 0
+        self._in_first_step = True
 
     def add(self, call: Call) -> None:
         """Read σ′ of one call from its surrogate nodes."""
@@ -107,9 +108,9 @@ class SurrogateCounts:
             yield slope, dims
 
     def _some_rows(self, shape: tuple[int, ...], dims: tuple[int, ...] | None) -> slice | None:
-        """Samples to read; other ones each time, and all of them the first time."""
+        """Samples to read; other ones each time, and all of them in the first step."""
         self._n_read += 1
-        if self._n_read == 1 or not self._in_part or not dims or 0 not in dims:
+        if self._in_first_step or not self._in_part or not dims or 0 not in dims:
             return None
         n = max(1, _READ_SLOTS * shape[0] // math.prod(shape))
         if n >= shape[0]:
@@ -123,6 +124,7 @@ class SurrogateCounts:
         if not self._tally:
             counters = (late or {}) | self._carrying
             return Counts({"gradients": counters}) if counters else None
+        self._in_first_step = False
         self._carrying = self._who_carries()
         return Counts({"gradients": {self._tally.names: self._tally.take(), **self._carrying}})
 

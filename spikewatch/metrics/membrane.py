@@ -5,8 +5,8 @@ shows it, u is the potential that was compared with θ, before the reset; else i
 keeps after the step. `n_membrane_pre_reset` says for how many readings it was the former: the two
 differ at exactly the neurons that fired.
 
-The potential differs from one time step to the next. So it is read at up to eight of them, spread
-over the sequence, at 512 evenly spread elements each: a mean has a standard error of about σ/64, a
+The potential differs from one time step to the next. So it is read at up to four of them, spread
+over the sequence, at 1024 evenly spread elements each: a mean has a standard error of about σ/64, a
 share p one of √(p(1−p)/4096), at most 0.008.
 """
 

@@ -103,7 +103,7 @@ def test_spikes_are_those_counted_apart(name, trained, counted):
         assert row["spike_amplitude"] == pytest.approx(sums["amplitude"] / sums["events"])
 
 
-@pytest.mark.parametrize("name", ["digits", "spike-gpt"])
+@pytest.mark.parametrize("name", ["digits", "spike-gpt", "spikformer"])
 def test_surrogate_derivatives_are_those_computed_apart(name, trained, counted):
     layers = layers_with(counted(name), "slope")
     assert layers
