@@ -82,6 +82,12 @@ class Session(Protocol):
     detailed: bool
     """Whether the dear readings (σ′, membrane, histograms) are due in this observed step."""
 
+    step: int
+    """Number of the current step."""
+
+    track_weights: int
+    """Of a layer with more weights than these, so many are followed one by one."""
+
     n_forwards: int
     """Number of the model's forward pass, from 1; 0 while the model itself was never called."""
 

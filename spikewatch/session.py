@@ -26,9 +26,11 @@ class LiveSession:
         root_phase: `train` or `eval` while a forward pass of the root runs, else None.
         eval_pending: Whether something was counted in phase `eval` since its last flush.
         spent_s: Time spent in hooks since the step began.
+        track_weights: Of a layer with more weights than these, so many are followed one by one.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, track_weights: int) -> None:
+        self.track_weights = track_weights
         self.active = False
         self.detailed = True
         self.n_forwards = 0

@@ -33,9 +33,10 @@ class Stepping:
         sampler: Sampler,
         *,
         run: str,
+        track_weights: int,
         after_step: Callable[[], None],
     ) -> None:
-        self.session = LiveSession(recorder)
+        self.session = LiveSession(recorder, track_weights=track_weights)
         self._run = run
         self._observers = list(observers)
         self._taps: dict[str, Any] = {}

@@ -48,6 +48,7 @@ class Watch:
         *,
         run: str,
         folder: Path,
+        track_weights: int,
     ) -> None:
         self.run = run
         self.dir = folder
@@ -55,7 +56,13 @@ class Watch:
         self._recorder = recorder
         self._dispatcher = dispatcher
         self._stepping = Stepping(
-            model, observers, recorder, sampler, run=run, after_step=self._raise_if_asked
+            model,
+            observers,
+            recorder,
+            sampler,
+            run=run,
+            track_weights=track_weights,
+            after_step=self._raise_if_asked,
         )
         self._session = self._stepping.session
         self._closed = False

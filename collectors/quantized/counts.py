@@ -1,65 +1,92 @@
-"""What one look at the weights tells: levels, scales, latent weights."""
+"""How the weights of a layer spread over their levels, and what these are."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikewatch.observing import Counters, Counts
 
 from ..amplitudes import EDGES, alpha_counters, histogram
-from .reading import Weights
+from .level_sums import LevelSums, n_nonfinite
+from .reading import WeightInstrument, Weights
 
 
 _LATENT_BINS = 64
 _LATENT_RANGE = 4.0  # in units of the first mean |latent weight|
 
 
-class LevelCounts:
-    """How the weights spread over {−1, 0, +1}."""
+class LevelCounts(WeightInstrument):
+    """How the weights spread over {−1, 0, +1}; and, where the dear readings are due, dead rows."""
 
     def read(self, weights: Weights) -> Counts:
         """Counters of `weights`."""
-        weight, latent = weights.quantized, weights.latent
-        positive, negative, zero = weight > 0, weight < 0, weight == 0
+        levels, n = weights.level_sums, weights.quantized.numel()
         counters: Counters = {
-            "n_weights": weight.numel(),
-            "n_weight_negative": negative.sum(),
-            "n_weight_zero": zero.sum(),
-            "n_weight_positive": positive.sum(),
-            "sum_scale_positive": weight.where(positive, 0).sum(dtype=torch.float64),
-            "sum_scale_negative": -weight.where(negative, 0).sum(dtype=torch.float64),
-            "delta": latent.abs().where(zero, 0).amax() if weights.has_latent else None,
-            "n_nonfinite_weights": latent.numel() - latent.isfinite().sum(),
+            "n_weights": n,
+            "n_weight_negative": levels.n_negative.sum(),
+            "n_weight_zero": n - levels.n_nonzero.sum(),
+            "n_weight_positive": levels.n_positive.sum(),
+            "sum_scale_positive": levels.sum_positive.sum(),
+            "sum_scale_negative": levels.sum_negative.sum(),
+            "n_nonfinite_weights": n_nonfinite(weights.latent),
         }
+        if weights.has_latent and weights.detailed:
+            counters["delta"] = weights.row_deltas.amax()
+        if weights.detailed:
+            counters |= _dead(levels, weights.module)
         return Counts({"weights": counters})
 
 
-class ScaleCounts:
-    """Scale α of each output row, or of the tensor."""
+def _dead(levels: LevelSums, module: nn.Module) -> Counters:
+    """Outputs and inputs of the layer all of whose weights are 0."""
+    rows, columns = levels.n_nonzero > 0, levels.used_columns > 0
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        rows, columns = columns, rows  # its weight is (in, out, *)
+    elif isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
+        columns = _columns_of_groups(levels.quantized, module.groups)
+    return {
+        "n_rows": rows.numel(),
+        "n_dead_rows": rows.numel() - rows.sum(),
+        "n_columns": columns.numel(),
+        "n_dead_columns": columns.numel() - columns.sum(),
+    }
+
+
+def _columns_of_groups(weight: Tensor, groups: int) -> Tensor:
+    """Whether an input channel has a weight: each group of outputs has inputs of its own."""
+    return weight.ne(0).flatten(2).any(2).unflatten(0, (groups, -1)).any(1).flatten()
+
+
+class ScaleCounts(WeightInstrument):
+    """Scale α of each output row, or of the tensor: mean |w| over the nonzero weights."""
 
     def read(self, weights: Weights) -> Counts:
-        """Counters of `amplitudes` and the histogram of α."""
-        scales = _row_scales(weights.quantized, by_row=weights.granularity != "tensor")
-        return Counts({"amplitudes": alpha_counters(scales)}, [histogram("alpha", scales, EDGES)])
+        """Counters of `amplitudes` and, where the dear readings are due, the histogram of α."""
+        levels = weights.level_sums
+        n, total = levels.n_nonzero, levels.sum_positive + levels.sum_negative
+        if weights.granularity == "tensor":
+            n, total = n.sum(0, keepdim=True), total.sum(0, keepdim=True)
+        scales = total / n.clamp(min=1)  # rows of zeros give 0
+        histograms = [histogram("alpha", scales, EDGES)] if weights.detailed else []
+        return Counts({"amplitudes": alpha_counters(scales)}, histograms)
 
 
-class LatentHistogram:
-    """Latent weights over edges fixed at the first look, so that histograms add up."""
+class LatentHistogram(WeightInstrument):
+    """Latent weights over edges fixed at the first look, so that histograms add up.
+
+    Of the weights that are followed, where the dear readings are due.
+    """
 
     def __init__(self) -> None:
         self._edges: tuple[float, ...] | None = None
 
-    def read(self, weights: Weights) -> Counts:
+    def read(self, weights: Weights) -> Counts | None:
         """The histogram of the latent weights."""
-        latent = weights.latent
+        if not weights.detailed:
+            return None
+        latent = weights.sample[1]
         if self._edges is None:
-            reach = _LATENT_RANGE * max(float(latent.abs().mean().nan_to_num(0.0)), 1e-12)
+            mean = float(torch.linalg.vector_norm(latent, 1)) / max(1, latent.numel())
+            reach = _LATENT_RANGE * (mean if 1e-12 < mean < float("inf") else 1e-12)
             step = 2 * reach / _LATENT_BINS
             self._edges = tuple(step * k - reach for k in range(_LATENT_BINS + 1))
         return Counts({}, [histogram("latent_weight", latent, self._edges)])
-
-
-def _row_scales(weight: Tensor, *, by_row: bool) -> Tensor:
-    """Mean |w| over the nonzero weights: of all, or of each output row. Rows of zeros give 0."""
-    rows = weight.flatten(1) if by_row else weight.reshape(1, -1)
-    n = rows.ne(0).sum(1)
-    return rows.abs().sum(1, dtype=torch.float64) / n.clamp(min=1)

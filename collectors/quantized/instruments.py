@@ -2,8 +2,14 @@
 
 from .counts import LatentHistogram, LevelCounts, ScaleCounts
 from .reading import WeightInstrument, Weights
+from .transitions import Transitions
 
 
 __all__ = ["INSTRUMENTS", "WeightInstrument", "Weights"]
 
-INSTRUMENTS: tuple[type[WeightInstrument], ...] = (LevelCounts, ScaleCounts, LatentHistogram)
+INSTRUMENTS: tuple[type[WeightInstrument], ...] = (
+    LevelCounts,
+    ScaleCounts,
+    LatentHistogram,
+    Transitions,
+)

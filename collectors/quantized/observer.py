@@ -117,25 +117,37 @@ class WeightObserver:
         began = time.perf_counter()
         try:
             with torch._C.DisableTorchFunction(), torch.no_grad():
-                self._count(session, phase, weight.detach(), self._latent(module).detach())
+                source = self._latent(module)
+                # Where the parameter itself is quantized, it or a transposed view is multiplied.
+                same = weight is source or weight._base is source
+                latent = source.detach()
+                weight = latent if same else weight.detach()
+                self._count(session, module, phase, weight, latent)
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)
 
-    def _count(self, session: Session, phase: str, weight: Tensor, latent: Tensor) -> None:
+    def _count(
+        self, session: Session, module: nn.Module, phase: str, weight: Tensor, latent: Tensor
+    ) -> None:
         if self._n_looked % _RECHECK_STEPS == 0:
             self._judge(session, weight)
         self._n_looked += 1
         if self._granularity is None:
             return
-        weights = Weights(weight, latent, self._granularity)
-        counts = Counts({})
+        weights = Weights(
+            weight,
+            latent,
+            self._granularity,
+            module,
+            phase=phase,
+            step=session.step,
+            detailed=session.detailed,
+            most_tracked=session.track_weights,
+        )
+        self._counted[phase] = Counts({})
         for instrument in self._instruments:
-            read = instrument.read(weights)
-            for table, counters in read.tables.items():
-                counts.tables.setdefault(table, {}).update(counters)
-            counts.histograms += read.histograms
-        self._counted[phase] = counts
+            _add(self._counted[phase], instrument.read(weights))
 
     def _judge(self, session: Session, weight: Tensor) -> None:
         was, self._granularity = self._granularity, ternary_granularity(weight)
@@ -149,5 +161,22 @@ class WeightObserver:
             session.note(self.layer.name, "its weights are not ternary now; looked at again later")
 
     def flush(self, phase: str) -> Counts | None:
-        """Counters of `weights` and `amplitudes`; None where the weight is not ternary."""
-        return self._counted.pop(phase, None)
+        """Counters of all instruments; None where the weight is not ternary."""
+        counts = self._counted.pop(phase, None)
+        session, module = self._session, self._module()
+        ended = phase == "train" and session is not None and session.detailed
+        if counts is None or not ended or module is None:
+            return counts
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            latent = self._latent(module).detach()
+            for instrument in self._instruments:
+                _add(counts, instrument.end(module, latent))
+        return counts
+
+
+def _add(whole: Counts, part: Counts | None) -> None:
+    if part is None:
+        return
+    for table, counters in part.tables.items():
+        whole.tables.setdefault(table, {}).update(counters)
+    whole.histograms += part.histograms

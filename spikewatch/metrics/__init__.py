@@ -14,10 +14,22 @@ from .neurons import NEURONS
 from .records import RECORDS
 from .spikes import SPIKES
 from .timing import TIMING
+from .transitions import TRANSITIONS
 from .weights import WEIGHTS
 
 
-_ALL = (SPIKES, NEURONS, TIMING, MEMBRANE, GRADIENTS, DYNAMICS, AMPLITUDES, WEIGHTS, ENERGY)
+_ALL = (
+    SPIKES,
+    NEURONS,
+    TIMING,
+    MEMBRANE,
+    GRADIENTS,
+    DYNAMICS,
+    AMPLITUDES,
+    WEIGHTS,
+    TRANSITIONS,
+    ENERGY,
+)
 TABLES: dict[str, Table] = {t.name: t for t in _ALL}
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}
 

@@ -22,6 +22,10 @@ WEIGHTS = Table(
         Counter("n_weight_positive", _INT, "last", "Weights at +1 (times the scale)"),
         Counter("sum_scale_positive", _F64, "last", "Σ of the positive quantized weights"),
         Counter("sum_scale_negative", _F64, "last", "Σ|·| of the negative quantized weights"),
+        Counter("n_rows", _INT, "last", "Outputs: rows, or channels"),
+        Counter("n_dead_rows", _INT, "last", "Outputs all of whose weights are 0"),
+        Counter("n_columns", _INT, "last", "Inputs: columns, or channels"),
+        Counter("n_dead_columns", _INT, "last", "Inputs all of whose weights are 0"),
         Counter("delta", _F64, "last", "Threshold Δ: largest |latent weight| that became 0"),
         Counter("n_nonfinite_weights", _INT, "last", "Latent weights that are NaN or infinite"),
     ],
@@ -74,3 +78,28 @@ def scale_negative() -> pl.Expr:
     return pl.when(pl.col("n_weight_negative") > 0).then(
         pl.col("sum_scale_negative") / pl.col("n_weight_negative")
     )
+
+
+@WEIGHTS.metric(unit="1", bad="outside", source="TTQ (Zhu et al. 2017)")
+def scale_log_ratio() -> pl.Expr:
+    """ln(W_p / W_n): 0 for equal scales of the two sides, beyond ±ln 3 = ±1.1 out of balance."""
+    return (scale_positive() / scale_negative()).log()
+
+
+@WEIGHTS.metric(unit="1", bad="outside")
+def weight_sign_imbalance() -> pl.Expr:
+    """(n₊ − n₋) / (n₊ + n₋) of the occupied levels: ±1 is one-sided."""
+    positive, negative = pl.col("n_weight_positive"), pl.col("n_weight_negative")
+    return pl.when(positive + negative > 0).then((positive - negative) / (positive + negative))
+
+
+@WEIGHTS.metric(unit="fraction", bad="high", source="the reason for TerViT's channel-wise Δ")
+def dead_row_frac() -> pl.Expr:
+    """Share of the outputs (rows, or channels) all of whose weights are 0: they tell nothing."""
+    return pl.col("n_dead_rows") / pl.col("n_rows")
+
+
+@WEIGHTS.metric(unit="fraction", bad="high")
+def dead_column_frac() -> pl.Expr:
+    """Share of the inputs (columns, or channels) all of whose weights are 0: nobody hears them."""
+    return pl.col("n_dead_columns") / pl.col("n_columns")

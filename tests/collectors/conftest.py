@@ -17,7 +17,8 @@ class Listener:
 
     def __init__(self, model: torch.nn.Module, named: dict[str, str] | None = None) -> None:
         self.active = self.detailed = True
-        self.n_forwards = 0
+        self.n_forwards = self.step = 0
+        self.track_weights = 65_536
         self.forced_phase: str | None = None
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []
