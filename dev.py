@@ -5,7 +5,7 @@
     python3 dev.py test    set up .venv and pass all checks: ruff, ty, pytest (which gets [ARGS])
     python3 dev.py lint    ruff and ty only
     python3 dev.py fix     let ruff mend and format what it can
-    python3 dev.py docs    write the tables in the README anew from the catalogue and the rules
+    python3 dev.py docs    write anew what is generated: the lists of metrics and rules
     python3 dev.py shot    take the README's screenshots anew, of a real demo in a real Chromium
 
 The first run takes some minutes, most of them for torch. Later runs find everything in place.
@@ -106,7 +106,7 @@ def fix(args: list[str]) -> int:  # noqa: ARG001
 
 
 def docs(args: list[str]) -> int:
-    """The README's generated tables."""
+    """What is generated of the documentation."""
     set_up(dev=True)
     return subprocess.run([PYTHON, "docs/tables.py", *args], check=False).returncode
 

@@ -1,35 +1,96 @@
-"""Write the README's tables anew from what they describe: the catalogue and the shipped rules."""
+"""Write what is generated of the documentation: from the catalogue and from the shipped rules.
+
+`metrics.md` and `rules.md` are written whole; in the README, what stands between two marks.
+"""
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from spikewatch.alerts.loading import load_rules
+from spikewatch.alerts.rule import Rule
 from spikewatch.metrics import TABLES
+from spikewatch.metrics.declare import Table
 
 
-README = Path(__file__).parents[1] / "README.md"
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+_BAD = {"high": "high", "low": "low", "outside": "either way", "none": ""}
+_SEVERITIES = {"critical": "learning is lost", "warning": "it suffers", "info": "look at it"}
 
 
-def metrics_table() -> str:
-    """Every metric: table, name, unit, meaning."""
-    rows = ["| table | metric | unit | what it is |", "|---|---|---|---|"]
-    rows += [
-        f"| `{table.name}` | `{m.name}` | {m.unit} | {_cell(m.meaning)} |"
-        for table in TABLES.values()
+def metrics_page() -> str:
+    """`metrics.md`: every metric with its unit, meaning and source, and every counter."""
+    head = (
+        "# What is measured\n\n"
+        "A row for each run, rank, phase, observed step and layer. *Counters* are taken while the "
+        "training\nruns; *metrics* are computed from them. Counters of windows and ranks merge by "
+        "the rule given, and\nmetrics are then computed anew, never averaged. Without evidence a "
+        "metric is NULL, never 0.\nA name that ends in `_frac` is a share, from 0 to 1.\n"
+    )
+    return "\n".join([head, *map(_table_section, TABLES.values())])
+
+
+def _table_section(table: Table) -> str:
+    metrics = (
+        f"| `{m.name}` | {m.unit} | {_BAD[m.bad]} | {_cell(m.meaning)} | {_cell(m.source)} |"
         for m in table.metrics
-    ]
-    return "\n".join(rows)
+    )
+    counters = (f"| `{c.name}` | {c.merge} | {_cell(c.meaning)} |" for c in table.counters)
+    return "\n".join(
+        [
+            f"## `{table.name}`: {table.about[0].lower()}{table.about[1:]}\n",
+            *_rows(("metric", "unit", "unhealthy", "what it is", "source"), metrics),
+            "",
+            *_rows(("counter", "merges by", "what it counts"), counters),
+            "",
+        ]
+    )
 
 
-def rules_table() -> str:
-    """Every shipped rule: name, severity, condition, summary."""
-    rows = ["| rule | severity | fires when | what it says |", "|---|---|---|---|"]
-    rows += [
-        f"| `{r.name}` | {r.severity} | `{_cell(r.expr)}` | {_cell(r.summary)} |"
-        for r in load_rules()
-    ]
-    return "\n".join(rows)
+def rules_page() -> str:
+    """`rules.md`: every shipped rule, with all that it says."""
+    head = (
+        "# The shipped rules\n\n"
+        "`spikewatch rules explain NAME` says the same of one on the terminal, with the metrics it "
+        "looks at.\nAny can be changed or muted, see [Alert rules](../README.md#alert-rules).\n"
+    )
+    return "\n".join([head, *map(_rule_section, load_rules())])
+
+
+def _rule_section(rule: Rule) -> str:
+    what = {
+        "likely": rule.likely,
+        "try": rule.advice,
+        "fires when": f"`{' '.join(rule.expr.split())}`",
+        "ends when": f"`{' '.join(rule.clear.split())}`" if rule.clear else "",
+        "source": rule.source,
+    }
+    lines = [f"- **{name}**: {_cell(text)}" for name, text in what.items() if text]
+    return "\n".join([f"## {rule.name} · {rule.severity}\n", f"{rule.summary}.\n", *lines, ""])
+
+
+def metrics_summary() -> str:
+    """For the README: each table with the names of its metrics."""
+    rows = (
+        f"| `{t.name}` | {_cell(t.about)} | {', '.join(f'`{m.name}`' for m in t.metrics)} |"
+        for t in TABLES.values()
+    )
+    return "\n".join(_rows(("table", "of", "metrics"), rows))
+
+
+def rules_summary() -> str:
+    """For the README: the names of the rules by severity."""
+    rows = []
+    for severity, meaning in _SEVERITIES.items():
+        names = ", ".join(f"`{r.name}`" for r in load_rules() if r.severity == severity)
+        rows.append(f"| {severity}: {meaning} | {names} |")
+    return "\n".join(_rows(("severity", "rules"), rows))
+
+
+def _rows(head: tuple[str, ...], rows: Iterable[str]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows]
 
 
 def _cell(text: str) -> str:
@@ -38,14 +99,23 @@ def _cell(text: str) -> str:
 
 def filled(readme: str) -> str:
     """The README's text with each marked block written anew."""
-    for name, table in (("metrics", metrics_table()), ("rules", rules_table())):
+    for name, table in (("metrics", metrics_summary()), ("rules", rules_summary())):
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         readme = block.sub(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", readme)
     return readme
 
 
+def generated() -> dict[Path, str]:
+    """What is generated, by file."""
+    return {
+        README: filled(README.read_text("utf-8")),
+        HERE / "metrics.md": metrics_page(),
+        HERE / "rules.md": rules_page(),
+    }
+
+
 if __name__ == "__main__":
-    before = README.read_text("utf-8")
-    after = filled(before)
-    README.write_text(after, "utf-8")
-    sys.stdout.write("README.md is as it was\n" if after == before else "README.md rewritten\n")
+    for file, text in generated().items():
+        is_new = not file.exists() or file.read_text("utf-8") != text
+        file.write_text(text, "utf-8")
+        sys.stdout.write(f"{file.name} {'rewritten' if is_new else 'is as it was'}\n")

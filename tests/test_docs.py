@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_its_tables_are_those_of_the_catalogue_and_the_shipped_rules():
-    filled = runpy.run_path(str(ROOT / "docs" / "tables.py"))["filled"]
-    assert filled(README) == README, "python3 dev.py docs writes them anew"
+def test_what_is_generated_is_that_of_the_catalogue_and_the_shipped_rules():
+    generated = runpy.run_path(str(ROOT / "docs" / "tables.py"))["generated"]()
+    old = [f.name for f, text in generated.items() if f.read_text("utf-8") != text]
+    assert old == [], "python3 dev.py docs writes them anew"
     names = [*METRICS, *(rule.name for rule in load_rules())]
     assert [name for name in names if f"`{name}`" not in README] == []
 
