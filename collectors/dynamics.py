@@ -1,22 +1,16 @@
 """Threshold, decay and trainable parameters of a spiking layer, and whether gradient reaches them.
 
-Read when a step with the dear readings ends. The optimizer has just stepped then, so gradients are
-still where it found them, whether the loop clears them before the backward pass or after the step.
+Read when a step with the dear readings ends.
 """
 
-from collections.abc import Mapping
-from functools import partial
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikewatch.metrics.dynamics import DECAY_EXTREMES, THRESHOLD_CLAMP
-from spikewatch.observing import Counters, Counts, OnHost
+from spikewatch.observing import Counters, Counts
 
 from .calls import Call, Subject
-
-
-_GRADIENT = ("n_learnable", "n_without_gradient", "without_gradient_rows")
+from .idle_parameters import IdleParameters
 
 
 class DynamicsReader:
@@ -26,8 +20,7 @@ class DynamicsReader:
         self._subject = subject
         self._due = False
         self._with_graph = False
-        # Rows in a row without a gradient, by parameter. Only the writer thread touches it.
-        self._idle: dict[str, int] = {}
+        self._idle = IdleParameters("n_learnable", "n_without_gradient", "without_gradient_rows")
 
     def add(self, call: Call) -> None:
         """Take note that the layer runs, and whether for training."""
@@ -46,27 +39,8 @@ class DynamicsReader:
             counters = _threshold(dynamics.threshold, learned=bool(learnable))
             counters |= _decay(dynamics.decay)
             if learnable and self._with_graph:
-                counters[_GRADIENT] = self._gradients(learnable)
+                counters[self._idle.names] = self._idle.read(learnable)
         return Counts({"dynamics": counters}) if counters else None
-
-    def _gradients(self, learnable: Mapping[str, nn.Parameter]) -> OnHost:
-        """Which parameters got a gradient; one of exact zeros is none."""
-        norms = [
-            torch.zeros((), device=p.device)
-            if p.grad is None
-            else torch.linalg.vector_norm(p.grad.float())
-            for p in learnable.values()
-        ]
-        readings = torch.stack([n.to(norms[0].device) for n in norms])
-        return OnHost(readings, partial(_fold, self._idle, list(learnable)))
-
-
-def _fold(idle: dict[str, int], names: list[str], norms: list[float]) -> Mapping[str, int]:
-    for name, norm in zip(names, norms, strict=True):
-        idle[name] = 0 if norm != 0 else idle.get(name, 0) + 1
-    runs = [idle[name] for name in names]
-    row = (len(names), sum(run > 0 for run in runs), max(runs))
-    return dict(zip(_GRADIENT, row, strict=True))
 
 
 def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:

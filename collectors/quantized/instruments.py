@@ -1,7 +1,9 @@
 """The instruments that read quantized weights, and where a new one is hung up."""
 
 from .counts import LatentHistogram, LevelCounts, ScaleCounts
+from .latents import LatentCounts, UpdateRatio
 from .reading import WeightInstrument, Weights
+from .scales import OwnScales
 from .transitions import Transitions
 
 
@@ -11,5 +13,8 @@ INSTRUMENTS: tuple[type[WeightInstrument], ...] = (
     LevelCounts,
     ScaleCounts,
     LatentHistogram,
+    LatentCounts,
+    UpdateRatio,
+    OwnScales,
     Transitions,
 )

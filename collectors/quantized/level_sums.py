@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 
-# Small enough for the caches of a CPU, large enough for a GPU; whole numbers up to 2²⁴ are exact
-# in float32.
+# Small enough for the caches of a CPU, large enough for a GPU.
 _PIECE = {"cpu": 2**20}
 _PIECE_ELSEWHERE = 2**24
+_EXACT = 2**24  # whole numbers up to it are exact in float32
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ def level_sums(quantized: Tensor) -> LevelSums:
     for piece in _pieces(quantized):
         rows = piece.flatten(1)
         buffer = torch.empty_like(rows)
+        exact = torch.float64 if rows.shape[1] > _EXACT else None  # which takes four times as long
         columns = []
         for compare in (torch.gt, torch.lt):
             side = compare(rows, 0, out=buffer)
-            columns += [side.sum(1), torch.mul(rows, side, out=side).sum(1).abs()]
+            n = side.sum(1, dtype=exact)
+            columns += [n, torch.mul(rows, side, out=side).sum(1, dtype=exact).abs()]
         parts.append(torch.stack(columns).double())
     n_positive, sum_positive, n_negative, sum_negative = torch.cat(parts, 1)
     return LevelSums(quantized, n_positive, n_negative, sum_positive, sum_negative)

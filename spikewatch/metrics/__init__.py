@@ -9,6 +9,7 @@ from .declare import KEYS, Counter, Metric, Table
 from .dynamics import DYNAMICS
 from .energy import ENERGY
 from .gradients import GRADIENTS
+from .latent import LATENT
 from .membrane import MEMBRANE
 from .neurons import NEURONS
 from .records import RECORDS
@@ -27,6 +28,7 @@ _ALL = (
     DYNAMICS,
     AMPLITUDES,
     WEIGHTS,
+    LATENT,
     TRANSITIONS,
     ENERGY,
 )

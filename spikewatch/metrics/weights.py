@@ -28,6 +28,23 @@ WEIGHTS = Table(
         Counter("n_dead_columns", _INT, "last", "Inputs all of whose weights are 0"),
         Counter("delta", _F64, "last", "Threshold Δ: largest |latent weight| that became 0"),
         Counter("n_nonfinite_weights", _INT, "last", "Latent weights that are NaN or infinite"),
+        Counter("n_scales", _INT, "last", "Scales that are parameters of the quantizer (W_p, s …)"),
+        Counter("n_scales_not_positive", _INT, "last", "Those of them that are 0, below, or NaN"),
+        Counter(
+            "n_learnable_scales", _INT, "last", "Trainable parameters of the quantizer, all of them"
+        ),
+        Counter(
+            "n_scales_without_gradient",
+            _INT,
+            "last",
+            "Those without gradient, or of exact zeros, though the layer has one",
+        ),
+        Counter(
+            "scale_without_gradient_rows",
+            _INT,
+            "last",
+            "Rows in a row for which one of them has been so, until now",
+        ),
     ],
 )
 
@@ -103,3 +120,9 @@ def dead_row_frac() -> pl.Expr:
 def dead_column_frac() -> pl.Expr:
     """Share of the inputs (columns, or channels) all of whose weights are 0: nobody hears them."""
     return pl.col("n_dead_columns") / pl.col("n_columns")
+
+
+@WEIGHTS.metric(unit="fraction", bad="high")
+def scale_without_gradient_frac() -> pl.Expr:
+    """Share of the quantizer's trainable parameters that get no gradient, or one of exact zeros."""
+    return pl.col("n_scales_without_gradient") / pl.col("n_learnable_scales")

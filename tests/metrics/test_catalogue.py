@@ -96,7 +96,7 @@ def test_without_evidence_every_metric_is_null(table):
 def test_every_metric_says_what_it_means_and_fractions_are_named_so(name):
     metric = METRICS[name]
     assert metric.meaning.endswith(".")
-    assert metric.unit in ("fraction", "bit", "steps", "pJ", "count", "1")
+    assert metric.unit in ("fraction", "bit", "dB", "steps", "pJ", "count", "1")
     if metric.unit == "fraction":
         assert name.endswith("_frac") or name == "mfr"
     if metric.unit == "bit":

@@ -1,0 +1,48 @@
+"""Trainable parameters that no gradient reaches, step after step.
+
+Read when a step ends: the optimizer has just stepped then, so gradients are still where it found
+them, whether the loop clears them before the backward pass or after the step.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from spikewatch.observing import OnHost
+
+
+Names = tuple[str, str, str]
+
+
+class IdleParameters:
+    """Which parameters of a layer got a gradient; one of exact zeros is none."""
+
+    def __init__(self, *names: str) -> None:
+        """Name the counters: parameters, those without gradient, and for how many rows in a row."""
+        n_parameters, n_idle, rows = names
+        self.names: Names = (n_parameters, n_idle, rows)
+        # Rows in a row without a gradient, by parameter. Only the writer thread touches it.
+        self._idle: dict[str, int] = {}
+
+    def read(self, learnable: Mapping[str, nn.Parameter]) -> OnHost:
+        """The counters of `names`, of one parameter or more."""
+        norms = [
+            torch.zeros((), device=p.device)
+            if p.grad is None
+            else torch.linalg.vector_norm(p.grad.float())
+            for p in learnable.values()
+        ]
+        readings = torch.stack([n.to(norms[0].device) for n in norms])
+        return OnHost(readings, partial(_fold, self.names, self._idle, list(learnable)))
+
+
+def _fold(
+    counters: Names, idle: dict[str, int], names: list[str], norms: list[float]
+) -> Mapping[str, int]:
+    for name, norm in zip(names, norms, strict=True):
+        idle[name] = 0 if norm != 0 else idle.get(name, 0) + 1
+    runs = [idle[name] for name in names]
+    row = (len(names), sum(run > 0 for run in runs), max(runs))
+    return dict(zip(counters, row, strict=True))
