@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from spikewatch.metrics.amplitudes import AMPLITUDE_RANGE
+from spikewatch.metrics.amplitudes import ALPHA_CLAMP, AMPLITUDE_RANGE
 from spikewatch.observing import Counters, Counts, Histogram
 
 from .calls import Call, Subject
@@ -45,6 +45,7 @@ def _read(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram
     names = (library.amplitude,) if library.amplitude else _AMPLITUDES
     amplitude = _parameter(module, *names)
     if amplitude is not None:
+        trained = any(p is not None and p.requires_grad for p in map(module._parameters.get, names))
         low, high = AMPLITUDE_RANGE
         healthy = (amplitude >= low) & (amplitude <= high)  # NaN is neither
         counters |= {
@@ -54,11 +55,14 @@ def _read(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram
             "amplitude_min": amplitude.min(),
             "amplitude_max": amplitude.max(),
             "n_amplitudes_out": amplitude.numel() - healthy.sum(),
+            "n_trainable_amplitudes": amplitude.numel() * trained,
         }
         histograms.append(histogram("amplitude", amplitude, EDGES))
     alpha = _parameter(module, _ALPHA) if library.name == "user" else None
     if alpha is not None:
         counters |= alpha_counters(alpha)
+        lowest, highest = ALPHA_CLAMP
+        counters["n_alphas_pinned"] = ((alpha <= lowest) | (alpha >= highest)).sum()
         histograms.append(histogram("alpha", alpha, EDGES))
     return counters, histograms
 

@@ -18,6 +18,7 @@ from .membrane import MembraneReader
 from .neuron_rates import NeuronRates
 from .spike_counts import SpikeCounts
 from .surrogate_counts import SurrogateCounts
+from .surrogate_width import SurrogateWidth
 
 
 class Instrument(Protocol):
@@ -41,5 +42,6 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
     MembraneReader,
     FirstSpikes,
     DynamicsReader,
+    SurrogateWidth,
     AmplitudeReader,
 )

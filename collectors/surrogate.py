@@ -9,6 +9,7 @@ which never calls them.
 Nothing is found under `no_grad`, in compiled graphs, and where spikes come from a fused kernel.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,6 +89,41 @@ def local_derivative(node: Any, rows: slice | None = None) -> Tensor | None:
     if gradient is None or gradient.shape != ones.shape:
         return None
     return gradient
+
+
+def derivative_at(
+    node: Any, points: Callable[[torch.dtype, torch.device], Tensor]
+) -> Tensor | None:
+    """σ′ at points of one's own, in place of the potentials that the node saved.
+
+    Args:
+        node: A surrogate's node.
+        points: Gives a vector of points in this dtype on this device.
+
+    Returns:
+        σ′ at the points; None where it cannot be told which of the saved tensors is the potential,
+        or the node is not elementwise.
+    """
+    shape = output_shape(node)
+    whole = [i for i, t in enumerate(node.saved_tensors) if _is_potential(t, shape)]
+    if len(whole) != 1 or not shape:
+        return None
+    like = node.saved_tensors[whole[0]]
+    at = points(like.dtype, like.device).reshape(-1, *(1 for _ in shape[1:]))
+    saved = tuple(at if i == whole[0] else t for i, t in enumerate(node.saved_tensors))
+    with torch.no_grad():
+        gradient = node._forward_cls.backward(_PartOfNode(node, saved), torch.ones_like(at))
+    if isinstance(gradient, tuple):
+        gradient = gradient[0]
+    if not isinstance(gradient, Tensor) or gradient.dim() != len(shape):
+        return None
+    # A threshold for each channel makes a row of each point: the first channel's.
+    slope = gradient.flatten(1)[:, 0] if len(shape) > 1 else gradient
+    return slope if slope.numel() == at.numel() else None
+
+
+def _is_potential(saved: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(saved, Tensor) and saved.is_floating_point() and tuple(saved.shape) == shape
 
 
 class _PartOfNode:

@@ -25,6 +25,8 @@ from .sums import in_full_precision
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 _NAMES = ("n_inputs", "n_nonzero_inputs", "n_outputs", "n_sops", "n_macs", "n_dense_macs")
+# Size of the first axis of the inputs, which may be the batch; `add_samples` decides.
+_LEADING = "n_leading"
 # Spikes are {−a, 0, +a}: their sum of |x| is a times their number, up to rounding.
 _ONE_LEVEL = 1e-4
 
@@ -32,6 +34,7 @@ _ONE_LEVEL = 1e-4
 class _Size(NamedTuple):
     """What is known of one call without looking at its numbers."""
 
+    n_leading: int
     n_inputs: int
     n_outputs: int
     mean_reach: float  # outputs that an input has a weight to, on average
@@ -106,7 +109,8 @@ class SynapseObserver:
             row.append(torch.dot(per_place.flatten().double(), reach.each.flatten()))
         readings = self._readings.setdefault(phase, [])
         readings += row
-        size = _Size(x.numel(), n_outputs, reach.mean, reach.each is not None)
+        n_leading = len(x) if x.dim() > 1 else 1
+        size = _Size(n_leading, x.numel(), n_outputs, reach.mean, reach.each is not None)
         self._sizes.setdefault(phase, []).append(size)
 
     def flush(self, phase: str) -> Counts | None:
@@ -119,8 +123,9 @@ class SynapseObserver:
 
 
 def _fold(sizes: list[_Size], numbers: list[float]) -> Mapping[str, float | int]:
-    row, rest = dict.fromkeys(_NAMES, 0.0), iter(numbers)
+    row, rest = dict.fromkeys((*_NAMES, _LEADING), 0.0), iter(numbers)
     for size in sizes:
+        row[_LEADING] += size.n_leading
         n_nonzero, magnitude, largest = next(rest), next(rest), next(rest)
         sops = next(rest) if size.has_border else n_nonzero * size.mean_reach
         dense = size.mean_reach * size.n_inputs

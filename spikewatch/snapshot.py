@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .metrics.energy import add_samples
+from .metrics.amplitudes import add_siblings
+from .metrics.energy import add_samples, add_ternary
 from .metrics.gradients import add_deepest
 from .observing import Counts, OnHost
 
@@ -82,6 +83,8 @@ class Snapshot:
                 row.update(_named(name, value, get))
             rows.setdefault(table, []).append(row)
         add_deepest(rows.get("gradients", []))
+        add_siblings(rows.get("amplitudes", []))
+        add_ternary(rows)
         add_samples(rows)
         for layer, kind, edges, parts in self._histograms:
             counts, below, above = map(get, parts)

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from spikewatch.metrics.amplitudes import ALPHA_CLAMP
+
 from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
 from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
@@ -34,6 +36,7 @@ _RESET_WORDS: dict[str, Reset] = {
     "subtract": "subtract", "soft": "subtract", "zero": "zero", "hard": "zero", "none": "none",
 }  # fmt: skip
 _WEIGHTS = ("weight", "bias")
+_SCALES = ("running_scale", "running_mean_abs", "running_abs_mean")
 
 
 def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
@@ -75,12 +78,23 @@ def _forward_names(module: nn.Module) -> tuple[str, ...]:
 def _dynamics(module: nn.Module) -> Dynamics:
     words = [w for w in _own(module, _RESETS) if isinstance(w, str)]
     return Dynamics(
-        threshold=next((plain(t) for t in _own(module, THRESHOLDS) if _is_number(t)), None),
+        threshold=_threshold(module),
         decay=next((plain(d) for d in _own(module, _DECAYS) if _is_decay(d)), None),
         reset=_RESET_WORDS.get(words[0]) if words else None,
         surrogate=next((surrogate_name(s) for s in _surrogates(module)), ""),
         learnable=learnable(module, besides=_WEIGHTS),
     )
+
+
+def _threshold(module: nn.Module) -> Number | None:
+    written = next((plain(t) for t in _own(module, THRESHOLDS) if _is_number(t)), None)
+    if written is not None:
+        return written
+    # A threshold that follows its input: α times a running mean of |x|.
+    factor, scale = module._parameters.get("alpha"), next(_own(module, _SCALES), None)
+    if factor is None or not isinstance(scale, Tensor):
+        return None
+    return factor.detach().clamp(*ALPHA_CLAMP) * scale.detach()
 
 
 def _surrogates(module: nn.Module) -> Iterator[Any]:

@@ -32,6 +32,7 @@ DYNAMICS = Table(
         Counter("decay_max", _F64, "max", "Largest β"),
         Counter("n_decays_out", _INT, "last", "Decays outside (0, 1), or not finite"),
         Counter("n_decays_extreme", _INT, "last", f"Decays outside {list(DECAY_EXTREMES)}"),
+        Counter("fwhm", _F64, "last", "Full width at half maximum of the surrogate gradient"),
         Counter("n_learnable", _INT, "last", "Trainable parameters of the neurons themselves"),
         Counter("n_without_gradient", _INT, "last", "Those without gradient, or of exact zeros"),
         Counter(
@@ -72,3 +73,22 @@ def threshold_pinned_frac() -> pl.Expr:
 def without_gradient_frac() -> pl.Expr:
     """Share of the neurons' trainable parameters that get no gradient, or one of exact zeros."""
     return pl.col("n_without_gradient") / pl.col("n_learnable")
+
+
+@DYNAMICS.metric(
+    unit="1", bad="outside", source="FWHM: rectangle w, SuperSpike 2(√2 − 1)/k, ATan 4/(πα)"
+)
+def surrogate_width() -> pl.Expr:
+    """Effective width of the surrogate gradient: the range of u where σ′ is above half its peak.
+
+    In units of the membrane potential; measured at the surrogate itself, so also of one that is
+    learned or annealed. One threshold's width, for ternary spikes.
+    """
+    return pl.col("fwhm")
+
+
+@DYNAMICS.metric(unit="1", bad="low", source="narrow below 0.05: SuperSpike with k = 17")
+def surrogate_width_ratio() -> pl.Expr:
+    """The same in units of the mean threshold θ."""
+    theta = pl.col("sum_threshold") / pl.col("n_thresholds")
+    return pl.when(theta > 0).then(pl.col("fwhm") / theta)

@@ -5,8 +5,17 @@ Counted from what a layer multiplies its weights with: a nonzero input reaches s
 A binary or {−a, 0, +a} input needs additions only (AC). Where an input has more levels – residual
 sums of spikes, averages, images – every weight is multiplied (MAC), zeros or not.
 
+Where the *weights* are ternary, {−α, 0, +α}, any input is only added or subtracted: one addition
+for each nonzero weight that an input meets, be the input 0 or not. Counted as *additions*, apart
+from those of spikes. The multiplication by α, one for each output, can be folded into the
+normalisation or threshold that follows, and is not counted. A spike that meets a ternary weight is
+counted as a SOP, as is usual, also where that weight is 0. While such a network is trained it
+multiplies: these are the figures of the network that it becomes.
+
 The same network without spikes would run each operation once a sample, not T times: its MACs are
-those of one time step. Products with the zeros of a padding are counted in neither.
+those of one time step, with weights in full precision. A network that has no spiking layer at all
+runs once a sample (T = 1); the samples are then those of the shortest first axis among the inputs
+of its weight layers. Products with the zeros of a padding are counted in neither.
 
 Three models, for a network of 32-bit floats in 45 nm (Horowitz 2014). They differ by more than
 the network does, so none of them stands alone:
@@ -46,6 +55,9 @@ ENERGY = Table(
         Counter("n_outputs", _INT, "sum", "Output elements"),
         Counter("n_sops", _INT, "sum", "Synaptic operations of spikes: additions"),
         Counter("n_macs", _INT, "sum", "Multiplications with addition, for inputs that are none"),
+        Counter(
+            "n_additions", _INT, "sum", "Additions in their place, where the weights are ternary"
+        ),
         Counter("n_dense_macs", _INT, "sum", "Operations if every input were nonzero"),
         Counter("n_samples", _F64, "sum", "Samples behind them"),
         Counter("sum_time_steps", _F64, "sum", "Time steps of these samples, added up"),
@@ -76,66 +88,98 @@ def input_rate_frac() -> pl.Expr:
 
 @ENERGY.metric(unit="fraction", bad="high")
 def mac_frac() -> pl.Expr:
-    """Share of the operations whose input is no spike, and which multiply."""
+    """Share of the operations that multiply: the input is no spike, nor the weight ternary."""
     return pl.col("n_macs") / pl.col("n_dense_macs")
 
 
-def _pj(sops: pl.Expr, macs: pl.Expr) -> pl.Expr:
-    return PJ_PER_AC * sops + PJ_PER_MAC * macs
+def _adds() -> pl.Expr:
+    return pl.col("n_sops") + pl.col("n_additions").fill_null(0)
+
+
+def _pj() -> pl.Expr:
+    return PJ_PER_AC * _adds() + PJ_PER_MAC * pl.col("n_macs")
 
 
 @ENERGY.metric(unit="pJ", bad="high", source="Horowitz 2014, 45 nm, 32-bit float")
 def compute_pj_per_sample() -> pl.Expr:
     """Energy of the arithmetic for one sample: 0.9 pJ an addition, 4.6 pJ a MAC."""
-    return _pj(pl.col("n_sops"), pl.col("n_macs")) / pl.col("n_samples")
+    return _pj() / pl.col("n_samples")
 
 
 @ENERGY.metric(unit="1", bad="high", source="Horowitz 2014; break-even rate 5.11/T")
 def energy_ratio_compute() -> pl.Expr:
     """Arithmetic with spikes over that of the same layer without; below 1, spikes are cheaper."""
-    spiking = _pj(pl.col("n_sops"), pl.col("n_macs"))
-    return spiking / (PJ_PER_MAC * _without_spikes())
+    return _pj() / (PJ_PER_MAC * _without_spikes())
 
 
 @ENERGY.metric(unit="1", bad="high", source="operation count; break-even sparsity 1 − 1/T")
 def energy_ratio_equal_cost() -> pl.Expr:
     """Operations with spikes over those without, an addition counted like a MAC."""
-    return (pl.col("n_sops") + pl.col("n_macs")) / _without_spikes()
+    return (_adds() + pl.col("n_macs")) / _without_spikes()
 
 
 @ENERGY.metric(unit="1", bad="high", source="Dampfhoffer et al. 2023; Yan et al. 2024 (idea)")
 def energy_ratio_memory() -> pl.Expr:
     """Arithmetic and memory traffic with spikes over that without; see the table's assumptions."""
-    operations = pl.col("n_sops") + pl.col("n_macs")
+    operations = _adds() + pl.col("n_macs")
     traffic = PJ_PER_ACCESS * (operations + 2 * pl.col("n_outputs"))
-    spiking = _pj(pl.col("n_sops"), pl.col("n_macs")) + traffic
+    spiking = _pj() + traffic
     inputs = pl.col("n_inputs") / _time_steps()
     dense = PJ_PER_MAC * _without_spikes() + PJ_PER_ACCESS * (_without_spikes() + inputs)
     return spiking / dense
 
 
-def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-    """Tell the rows of one step how many samples and time steps stand behind them.
+def add_ternary(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Turn the multiplications of layers with ternary weights into additions.
 
-    Weight layers do not know what of their input is time; the spiking layers do. Without one that
-    knows, both stay NULL, and so do the ratios.
+    Exact where each weight is used as often as the others: not quite for convolutions with padding,
+    whose outer taps meet the border.
 
     Args:
         rows: Rows of one step by table; those of `energy` are changed in place.
     """
-    if not rows.get("energy"):
+    used = {
+        r["layer"]: 1 - r["n_weight_zero"] / r["n_weights"]
+        for r in rows.get("weights", ())
+        if r.get("n_weights")
+    }
+    for row in rows.get("energy", ()):
+        if row["layer"] in used:
+            row["n_additions"], row["n_macs"] = row["n_macs"] * used[row["layer"]], 0
+
+
+def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Tell the rows of one step how many samples and time steps stand behind them.
+
+    Weight layers do not know what of their input is time; the spiking layers do. Where there are
+    some and none knows, both stay NULL, and so do the ratios.
+
+    Args:
+        rows: Rows of one step by table; those of `energy` are changed in place.
+    """
+    energy = rows.get("energy", ())
+    leading = [n for r in energy if (n := r.pop("n_leading", None))]
+    if rows.get("spikes"):
+        known = _observed_samples(rows)
+    else:
+        known = (float(min(leading)), float(min(leading))) if leading else None
+    if known is None:
         return
-    known = [r for r in rows.get("timing", ()) if r.get("sum_ttfs_length_steps")]
+    for row in energy:
+        row["n_samples"], row["sum_time_steps"] = known
+
+
+def _observed_samples(
+    rows: Mapping[str, Sequence[dict[str, Any]]],
+) -> tuple[float, float] | None:
+    """Samples, and their time steps added up, as the layer saw them that was observed most."""
     obs = {r["layer"]: r["n_obs"] for r in rows.get("spikes", ())}
     steps = [
-        (r["sum_ttfs_length_steps"] / r["n_ttfs_pairs"], obs[r["layer"]])
-        for r in known
-        if r["layer"] in obs
+        (obs[r["layer"]], r["sum_ttfs_length_steps"] / r["n_ttfs_pairs"])
+        for r in rows.get("timing", ())
+        if r.get("sum_ttfs_length_steps") and r["layer"] in obs
     ]
     if not steps:
-        return
-    # The layer that was observed most has seen every sample.
-    n_steps, n_obs = max(steps, key=lambda s: s[1])
-    for row in rows["energy"]:
-        row["n_samples"] = n_obs / n_steps
-        row["sum_time_steps"] = n_obs
+        return None
+    n_obs, n_steps = max(steps, key=lambda s: s[0])
+    return n_obs / n_steps, n_obs

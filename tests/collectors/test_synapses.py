@@ -76,6 +76,7 @@ def test_a_linear_layer_reaches_all_its_outputs(listen):
         "n_sops": 15,
         "n_macs": 0,
         "n_dense_macs": 30,
+        "n_leading": 2,
     }
 
 

@@ -1,0 +1,131 @@
+"""The effective width of a surrogate: its full width at half maximum (FWHM), tracked over time.
+
+The surrogate's own backward is asked for σ′ at a few thousand points instead of the potentials that
+it saved. So it is right for every library, and for a steepness that is learned or annealed, without
+knowing what its parameters are called: α, k, slope, width, temperature.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikewatch.observing import Counts, OnHost
+
+from .calls import Call, Subject
+from .hooks import saved_tensors_are_hooked
+from .surrogate import derivative_at, draws_random_numbers
+
+
+# Points on one side of the threshold: fine ones near it, for a width of 0.001 as for one of 50, and
+# half a hundredth apart up to 4, where a saved potential still has its threshold in it.
+_FINE = (1e-4, 1e2, 400)
+_EVEN = (0.005, 800)
+_NAME = "fwhm"
+
+
+class SurrogateWidth:
+    """Reads the width once in each step that has the dear readings."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._slope: Tensor | None = None
+        self._may: bool | None = None
+
+    def add(self, call: Call) -> None:
+        """Read σ′ of one surrogate at the points."""
+        if not (call.probed and call.nodes) or self._slope is not None or self._may is False:
+            return
+        if saved_tensors_are_hooked():
+            return
+        node = call.nodes[0]
+        if self._may is None:
+            self._may = not draws_random_numbers(node)
+        if self._may:
+            self._slope = self._read(node)
+            self._may = self._slope is not None
+
+    def _read(self, node: Any) -> Tensor | None:
+        try:
+            return derivative_at(node, _points)
+        except Exception:  # noqa: BLE001 - a backward that needs more than what it saved
+            return None
+
+    def flush(self) -> Counts | None:
+        """The counter `fwhm` of the table `dynamics`."""
+        slope, self._slope = self._slope, None
+        if slope is None:
+            return None
+        return Counts({"dynamics": {(_NAME,): OnHost(slope.double(), _fold)}})
+
+
+def _grid() -> list[float]:
+    low, high, n = _FINE
+    fine = [low * (high / low) ** (i / (n - 1)) for i in range(n)]
+    step, n_even = _EVEN
+    side = sorted({*fine, *(step * i for i in range(1, n_even + 1))})
+    return [-x for x in reversed(side)] + [0.0] + side
+
+
+@cache
+def _grid_of() -> list[float]:
+    return _grid()
+
+
+@cache
+def _points(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(_grid_of(), dtype=dtype, device=device)
+
+
+def _fold(slope: list[float]) -> Mapping[str, float | None]:
+    return {_NAME: full_width(_grid_of(), slope)}
+
+
+def full_width(at: list[float], slope: list[float]) -> float | None:
+    """Full width at half maximum of a peak, with straight lines between the points.
+
+    Of a surrogate with two peaks, as those of ternary spikes have, it is the width of one: twice
+    its outer half.
+
+    Args:
+        at: Increasing points, symmetric about 0.
+        slope: σ′ at them.
+
+    Returns:
+        None where σ′ has no peak, or does not fall to its half on both sides.
+    """
+    # Far out some formulas overflow, ∞/∞.
+    middle = len(at) // 2
+    reach = next((i for i in range(middle + 1) if _bad(slope, middle, i)), middle + 1) - 1
+    at, slope = at[middle - reach : middle + reach + 1], slope[middle - reach : middle + reach + 1]
+    top, middle = max(slope, default=0.0), reach
+    if reach < 0 or top <= 0:
+        return None
+    right = max(i for i, y in enumerate(slope) if y >= top * (1 - 1e-6))
+    two_peaks = slope[middle] < top * (1 - 1e-3) and right != middle
+    two_peaks &= slope[len(at) - 1 - right] >= top * (1 - 1e-3)
+    outer = _half(at, slope, right, +1, top / 2)
+    if two_peaks and outer is not None:
+        return 2 * (outer - at[right])
+    inner = _half(at, slope, right, -1, top / 2)
+    return None if outer is None or inner is None else outer - inner
+
+
+def _bad(slope: list[float], middle: int, i: int) -> bool:
+    return not (math.isfinite(slope[middle - i]) and math.isfinite(slope[middle + i]))
+
+
+def _half(
+    at: list[float], slope: list[float], start: int, direction: int, height: float
+) -> float | None:
+    """Where σ′ falls below `height`, going from `start`."""
+    i = start
+    while 0 <= i + direction < len(at):
+        y, following = slope[i], slope[i + direction]
+        if following < height:
+            return at[i] + (at[i + direction] - at[i]) * (y - height) / (y - following)
+        i += direction
+    return None

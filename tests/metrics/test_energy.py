@@ -1,0 +1,77 @@
+"""Energy: ternary weights only add, and a network without spikes runs once a sample."""
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from torch import nn
+
+import spikewatch
+from spikewatch.metrics import TABLES
+from spikewatch.metrics.energy import add_samples, add_ternary
+from spikewatch.zoo.ternary_linear import TernaryLinear
+
+
+def energy(**counters):
+    base = {"n_inputs": 20, "n_nonzero_inputs": 20, "n_outputs": 10, "n_dense_macs": 100.0}
+    row = base | {"n_sops": 0.0, "n_macs": 0.0} | counters
+    return TABLES["energy"].compute(pl.DataFrame([row])).row(0, named=True)
+
+
+def test_additions_by_hand():
+    row = energy(n_additions=60.0, n_samples=2.0, sum_time_steps=2.0)
+    assert row["compute_pj_per_sample"] == pytest.approx(0.9 * 60 / 2)
+    assert row["energy_ratio_compute"] == pytest.approx(0.9 * 60 / (4.6 * 100))
+    assert row["energy_ratio_equal_cost"] == pytest.approx(0.6)
+    memory = (0.9 * 60 + 5 * (60 + 20)) / (4.6 * 100 + 5 * (100 + 20))
+    assert row["energy_ratio_memory"] == pytest.approx(memory)
+    assert row["mac_frac"] == 0
+
+
+def test_rows_from_before_there_were_additions_are_still_understood():
+    row = energy(n_macs=100.0, n_samples=2.0, sum_time_steps=2.0)
+    assert row["energy_ratio_compute"] == pytest.approx(1.0)
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.floats(0, 1e6))
+def test_multiplications_become_the_additions_of_nonzero_weights(n_zero, n_more, n_macs):
+    n = n_zero + n_more
+    rows = {
+        "energy": [{"layer": "a", "n_macs": n_macs}, {"layer": "b", "n_macs": n_macs}],
+        "weights": [{"layer": "a", "n_weights": n, "n_weight_zero": n_zero}],
+    }
+    add_ternary(rows)
+    a, b = rows["energy"]
+    assert a["n_macs"] == 0
+    assert a["n_additions"] == pytest.approx(n_macs * n_more / n)
+    assert b == {"layer": "b", "n_macs": n_macs}
+
+
+def test_without_spikes_the_shortest_first_axis_is_the_batch():
+    rows = {"energy": [{"layer": "a", "n_leading": 64.0}, {"layer": "b", "n_leading": 512.0}]}
+    add_samples(rows)
+    assert [(r["n_samples"], r["sum_time_steps"]) for r in rows["energy"]] == [(64, 64)] * 2
+    assert "n_leading" not in rows["energy"][0]
+
+
+def test_with_spikes_whose_time_is_unknown_nothing_is_said():
+    rows = {"energy": [{"layer": "a", "n_leading": 64.0}], "spikes": [{"layer": "s", "n_obs": 64}]}
+    add_samples(rows)
+    assert rows["energy"] == [{"layer": "a"}]
+
+
+def test_a_ternary_network_is_seen_to_add(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), TernaryLinear(40, 30), nn.Linear(30, 5))
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    nonzero = net[2].quantized_weight().ne(0).sum().item()
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        net(torch.randn(16, 12)).square().mean().backward()
+        optimizer.step()
+    with spikewatch.open_store(tmp_path) as store:
+        rows = {r["layer"]: r for r in store.sql("FROM energy").iter_rows(named=True)}
+    assert rows["2"]["n_additions"] == pytest.approx(16 * nonzero)
+    assert rows["2"]["compute_pj_per_sample"] == pytest.approx(0.9 * nonzero)
+    assert rows["0"]["compute_pj_per_sample"] == pytest.approx(4.6 * 12 * 40)
+    assert rows["0"]["energy_ratio_compute"] == pytest.approx(1.0)
+    assert rows["2"]["energy_ratio_compute"] == pytest.approx(0.9 * nonzero / (4.6 * 1200))
