@@ -9,6 +9,7 @@ from spikewatch.layers import named_modules, own_type
 
 from ..levels import ternary_granularity
 from .observer import WeightObserver
+from .precision import places
 
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -22,8 +23,9 @@ def find(
     taken: frozenset[str],
 ) -> Sequence[WeightObserver]:
     """An observer for each Linear or Conv layer whose weight is, or may become, ternary."""
+    where = places(model)
     return [
-        WeightObserver(name, module)
+        WeightObserver(name, module, place=where.get(name))
         for name, module in named_modules(model).items()
         if name not in taken and isinstance(module, _WEIGHTED) and _may_be_ternary(module)
     ]

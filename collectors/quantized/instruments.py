@@ -1,7 +1,9 @@
 """The instruments that read quantized weights, and where a new one is hung up."""
 
+from .annealing import AnnealingStage
 from .counts import LatentHistogram, LevelCounts, ScaleCounts
 from .latents import LatentCounts, UpdateRatio
+from .precision import Precision
 from .reading import WeightInstrument, Weights
 from .scales import OwnScales
 from .transitions import Transitions
@@ -17,4 +19,6 @@ INSTRUMENTS: tuple[type[WeightInstrument], ...] = (
     UpdateRatio,
     OwnScales,
     Transitions,
+    AnnealingStage,
+    Precision,
 )

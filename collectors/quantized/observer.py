@@ -22,6 +22,7 @@ from ..hooks import Hook, in_recomputation
 from ..levels import Granularity, ternary_granularity
 from ..recognise import reaches_compiled
 from .instruments import INSTRUMENTS, Weights
+from .precision import Place
 from .seeing import SeeWeight
 
 
@@ -33,7 +34,8 @@ _RECHECK_STEPS = 64
 class WeightObserver:
     """Watches the quantized and the latent weight of one layer."""
 
-    def __init__(self, name: str, module: nn.Module) -> None:
+    def __init__(self, name: str, module: nn.Module, *, place: Place | None = None) -> None:
+        self._place = place
         self.layer = Layer(
             name=name,
             kind="candidate",
@@ -133,8 +135,9 @@ class WeightObserver:
         if self._n_looked % _RECHECK_STEPS == 0:
             self._judge(session, weight)
         self._n_looked += 1
-        if self._granularity is None:
-            return
+        instruments = [
+            i for i in self._instruments if self._granularity is not None or i.before_levels
+        ]
         weights = Weights(
             weight,
             latent,
@@ -144,10 +147,13 @@ class WeightObserver:
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
+            place=self._place,
         )
-        self._counted[phase] = Counts({})
-        for instrument in self._instruments:
-            _add(self._counted[phase], instrument.read(weights))
+        counts = Counts({})
+        for instrument in instruments:
+            _add(counts, instrument.read(weights))
+        if counts.tables:
+            self._counted[phase] = counts
 
     def _judge(self, session: Session, weight: Tensor) -> None:
         was, self._granularity = self._granularity, ternary_granularity(weight)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -10,6 +11,10 @@ from spikewatch.observing import Counts
 from ..levels import Granularity
 from .level_sums import LevelSums, level_sums, row_deltas
 from .sampling import strata, take
+
+
+if TYPE_CHECKING:
+    from .precision import Place
 
 
 @dataclass(frozen=True)
@@ -22,22 +27,25 @@ class Weights:
         quantized: What the layer multiplies with, shape (out, *).
         latent: The full-precision copy that the optimizer moves, of the same shape; `quantized`
             itself where the parameter is quantized.
-        granularity: Whether levels are shared by the tensor, a row or a group.
+        granularity: Whether levels are shared by the tensor, a row or a group; None while there
+            are none, for instruments that read such weights as well.
         module: The layer.
         phase: `train` or `eval`.
         step: Number of the step.
         detailed: Whether the dear readings are due in it.
         most_tracked: Of a layer with more weights than these, so many are followed.
+        place: Where in the network the layer stands.
     """
 
     quantized: Tensor
     latent: Tensor
-    granularity: Granularity
+    granularity: Granularity | None
     module: nn.Module
     phase: str = "train"
     step: int = 0
     detailed: bool = True
     most_tracked: int = 65_536
+    place: "Place | None" = None
 
     @property
     def has_latent(self) -> bool:
@@ -85,7 +93,13 @@ class Weights:
 
 
 class WeightInstrument:
-    """Counts one thing of the weights of one layer, step after step; may remember earlier ones."""
+    """Counts one thing of the weights of one layer, step after step; may remember earlier ones.
+
+    Attributes:
+        before_levels: Whether it also reads weights that have no levels (yet).
+    """
+
+    before_levels: ClassVar[bool] = False
 
     def read(self, weights: Weights) -> Counts | None:
         """Counters of this step. Runs without autograd and outside of every function mode."""

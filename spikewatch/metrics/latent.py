@@ -21,6 +21,9 @@ from .declare import Counter, Table
 BOUNDARY = (0.7, 0.9, 1.1, 1.3)
 # Straight-through estimators commonly pass no gradient to weights beyond it (STTN, BinaryConnect).
 CLIP = 1.0
+# Of the way from w̃ to the multiplied weight, so much has to lie towards ternary ones: of softened
+# steps 0.7 to 0.95 does, of 2-bit weights 0.67, of 8-bit ones and of noise nothing (measured).
+LEAST_EXPLAINED = 0.7
 _LEAST_AROUND = 200  # fewer weights say nothing of a density: its error would be above 10 %
 _LEAST_NOISE = 1e-12  # of the signal: 120 dB, rounding
 
@@ -47,6 +50,8 @@ LATENT = Table(
         Counter("n_boundary_outside", _INT, "last", "Weights with 1.1 ≤ |w̃|/Δ < 1.3"),
         Counter("median_boundary_distance", _F64, "last", "Median of | |w̃| − Δ | / Δ"),
         Counter("median_update_ratio", _F64, "last", "Median |change of w̃ in this update| / Δ"),
+        Counter("annealing_lambda", _F64, "last", "λ of the layer, or λ̂ by projection"),
+        Counter("annealing_explained", _F64, "last", "Share of ‖w − w̃‖² that λ̂ explains"),
     ],
 )
 
@@ -141,3 +146,14 @@ def latent_drift() -> pl.Expr:
 def clipped_frac() -> pl.Expr:
     """Share of latent weights with |w̃| ≥ 1, where many straight-through estimators end."""
     return pl.col("n_clipped") / pl.col("n_latent")
+
+
+@LATENT.metric(unit="1", bad="none", source="λ of BitNet's warm-up; projection on q − w̃")
+def annealing() -> pl.Expr:
+    """Stage of annealed weights, 0 in full precision to 1 where they are ternary.
+
+    The layer's own λ, or λ̂ = ⟨w − w̃, q − w̃⟩ / ‖q − w̃‖² for the ternary weights q that explain w
+    best. It equals λ for w = w̃ + λ(q − w̃), and stands for the stage where the way is another one
+    (`annealing_explained` below 1).
+    """
+    return pl.col("annealing_lambda")

@@ -4,6 +4,9 @@ The *quantized* weight is what the layer multiplies with; the *latent* weight is
 copy that the optimizer moves.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import polars as pl
 
 from .declare import Counter, Table
@@ -45,6 +48,10 @@ WEIGHTS = Table(
             "last",
             "Rows in a row for which one of them has been so, until now",
         ),
+        Counter("is_first_layer", _INT, "last", "1 for the model's first layer with weights"),
+        Counter("is_last_layer", _INT, "last", "1 for the model's last one"),
+        Counter("n_model_weights", _INT, "last", "Weights of all layers of the model"),
+        Counter("n_ternary_weights", _INT, "last", "Those of them in layers with ternary weights"),
     ],
 )
 
@@ -126,3 +133,20 @@ def dead_column_frac() -> pl.Expr:
 def scale_without_gradient_frac() -> pl.Expr:
     """Share of the quantizer's trainable parameters that get no gradient, or one of exact zeros."""
     return pl.col("n_scales_without_gradient") / pl.col("n_learnable_scales")
+
+
+@WEIGHTS.metric(unit="fraction", source="precision audit; biases and norms are not counted")
+def model_ternary_frac() -> pl.Expr:
+    """Share of all weights of the model that are in ternary layers; the same for each of them."""
+    return pl.col("n_ternary_weights") / pl.col("n_model_weights")
+
+
+def add_ternary_share(rows: Sequence[dict[str, Any]]) -> None:
+    """Tell the rows of one step how many weights of the model are ternary.
+
+    Args:
+        rows: Rows of `weights` of one step; changed in place.
+    """
+    total = sum(r.get("n_weights") or 0 for r in rows)
+    for row in rows:
+        row["n_ternary_weights"] = total
