@@ -334,7 +334,7 @@ with spikewatch.attach(training.net, dir=sys.argv[1], every=1, quiet=True) as wa
         [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert server.bodies
+    assert server.bodies, done.stderr
     assert (
         "channel 'environment' (webhook, $SPIKEWATCH_WEBHOOK) failed: it answered 500"
         in done.stderr
