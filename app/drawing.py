@@ -83,6 +83,24 @@ def latest(_store: queries.Source, moment: Moment) -> pl.DataFrame:
 
 
 @_keep
+def figures(_store: queries.Source, moment: Moment, layer: str) -> pl.DataFrame:
+    """Every known figure of a layer, in the order of the catalogue, and what it is."""
+    known = {row["metric"]: row for row in queries.figures(_store, moment.scope, layer).to_dicts()}
+    rows = [
+        {
+            "metric": name,
+            "value": alerting.metric_text(name, known[name]["value"]),
+            "unit": "" if metric.unit in ("1", "fraction") else metric.unit,
+            "step": known[name]["step"],
+            "what it is": metric.meaning,
+        }
+        for name, metric in METRICS.items()
+        if name in known
+    ]
+    return pl.DataFrame(rows)
+
+
+@_keep
 def latest_scalars(_store: queries.Source, moment: Moment) -> pl.DataFrame:
     """See `queries.latest_scalars`."""
     return queries.latest_scalars(_store, moment.scope)
@@ -169,6 +187,12 @@ def profile_picture(_store: queries.Source, moment: Moment, metric: str) -> Pict
     fig = depth_profile(profile, names, label=label, n_steps=PROFILE_STEPS)
     alt = f"{label} by layer, now and over the last {PROFILE_STEPS} observed steps"
     return picture(fig, alt=alt, keep=f"{moment.zoom_key}/{metric}")
+
+
+def has_only_weights(store: queries.Source, moment: Moment) -> bool:
+    """Whether the run has quantized weights and no spiking layer: nothing of spikes is shown."""
+    kinds = set(layers(store, moment)["kind"])
+    return "ternary" in kinds and not kinds & {"spiking", "tap"}
 
 
 @_keep

@@ -66,7 +66,37 @@ CARDS = (
         (
             ("dynamics", "threshold_mean", "threshold θ"),
             ("dynamics", "decay_mean", "decay β"),
+            ("dynamics", "surrogate_width", "surrogate's width at half maximum"),
             ("dynamics", "without_gradient_frac", "parameters without gradient"),
+        ),
+    ),
+    Lines(
+        "layer-quantization",
+        "Latent and quantized weights",
+        (
+            ("latent", "sqnr_fitted_db", "SQNR with the best scale [dB]"),
+            ("latent", "boundary_pileup", "pile-up at the threshold Δ"),
+            ("latent", "latent_drift", "mean |latent| / at first"),
+            ("latent", "annealing", "annealing stage λ"),
+        ),
+    ),
+    Lines(
+        "layer-transitions",
+        "Weights that change their level",
+        (
+            ("transitions", "flip_rate", "share that flips, an update"),
+            ("transitions", "oscillating_frac", "oscillating"),
+            ("transitions", "zero_retention_frac", "zeros that stayed 0"),
+            ("latent", "update_ratio", "median |Δw| of an update / Δ"),
+        ),
+    ),
+    Lines(
+        "layer-scales",
+        "Scales",
+        (
+            ("weights", "scale_positive", "positive level (α, W_p)"),
+            ("weights", "scale_negative", "negative level (α, W_n)"),
+            ("weights", "dead_row_frac", "outputs with all weights 0"),
         ),
     ),
 )

@@ -95,6 +95,8 @@ def _alert(alert: dict[str, Any], *, now: float | None) -> None:
 def map_panels(store: queries.Source, moment: Moment) -> None:
     """Which layer, and when: firing rate and dead fraction."""
     rate = drawing.rate_picture(store, moment)
+    if rate is None and drawing.has_only_weights(store, moment):
+        return
     if rate is None:
         with st.container(border=True):
             st.markdown("**Firing rate and dead neurons**")
@@ -119,24 +121,11 @@ def map_panels(store: queries.Source, moment: Moment) -> None:
 
 def depth_panel(store: queries.Source, moment: Moment) -> None:
     """Gradients over the depth, and beside it what was logged."""
-    grid = _grid("depth")
-    with _card(grid, "Gradient by depth", about=METRICS["grad_rms"].meaning):
-        metric = st.segmented_control(
-            "Gradient",
-            list(GRADIENT_LABELS),
-            default="grad_rms",
-            required=True,
-            format_func=lambda name: GRADIENT_LABELS[name],
-            label_visibility="collapsed",
-            key="gradient",
-            bind="query-params",
-        )
-        _draw(
-            drawing.profile_picture(store, moment, metric or "grad_rms"),
-            key="depth-profile",
-            otherwise="No gradient has been seen. They are read in `loss.backward()`, in training "
-            "mode, through layers with a surrogate gradient.",
-        )
+    spiking = not drawing.has_only_weights(store, moment)
+    grid = _grid("depth", n_columns=1 + spiking)
+    if spiking:
+        with _card(grid, "Gradient by depth", about=METRICS["grad_rms"].meaning):
+            _profile(store, moment)
     with _card(grid, "Loss and other scalars"):
         _draw(
             drawing.scalar_picture(store, moment),
@@ -144,6 +133,25 @@ def depth_panel(store: queries.Source, moment: Moment) -> None:
             otherwise="Nothing was logged. Call `watch.log(loss=loss, accuracy=0.9)` after "
             "`optimizer.step()`.",
         )
+
+
+def _profile(store: queries.Source, moment: Moment) -> None:
+    metric = st.segmented_control(
+        "Gradient",
+        list(GRADIENT_LABELS),
+        default="grad_rms",
+        required=True,
+        format_func=lambda name: GRADIENT_LABELS[name],
+        label_visibility="collapsed",
+        key="gradient",
+        bind="query-params",
+    )
+    _draw(
+        drawing.profile_picture(store, moment, metric or "grad_rms"),
+        key="depth-profile",
+        otherwise="No gradient has been seen. They are read in `loss.backward()`, in training "
+        "mode, through layers with a surrogate gradient.",
+    )
 
 
 _ENERGY = (
@@ -236,3 +244,27 @@ def layer_panel(store: queries.Source, moment: Moment) -> None:
             chart(drawn, key=f"histogram-{kind}")
             if remark:
                 st.caption(remark)
+    _figures(store, moment, layer)
+
+
+def _figures(store: queries.Source, moment: Moment, layer: str) -> None:
+    """Every figure as a number, for who opens the box."""
+    box = st.expander(
+        "Every figure of this layer", key="figures", on_change="rerun", bind="query-params"
+    )
+    if not box.open:
+        return
+    with box:
+        st.dataframe(
+            drawing.figures(store, moment, layer),
+            key="figures-table",
+            hide_index=True,
+            height="content",
+            column_config={
+                "metric": st.column_config.TextColumn(width=200),
+                "value": st.column_config.TextColumn(width=90),
+                "unit": st.column_config.TextColumn(width=60),
+                "step": st.column_config.NumberColumn(width=70, help="Of the latest known value"),
+            },
+            alt=f"Every figure of {layer}",
+        )

@@ -155,6 +155,18 @@ def _latest_known(store: Source, scope: Scope, table: str) -> pl.DataFrame:
     )
 
 
+def figures(store: Source, scope: Scope, layer: str) -> pl.DataFrame:
+    """All that is known of a layer: `metric`, `value` (the latest known one), `step` (its own)."""
+    return _ask(
+        store,
+        f"""
+        SELECT metric, arg_max(value, step) AS value, max(step) AS step FROM metrics
+        WHERE {_ROWS} AND layer = $layer AND value IS NOT NULL
+        GROUP BY metric""",  # noqa: S608 - our own names
+        scope.params | {"layer": layer},
+    )
+
+
 def gradient_profile(store: Source, scope: Scope, metric: str, *, n_steps: int) -> pl.DataFrame:
     """A gradient metric by layer: `now`, and `median`, `p10`, `p90` of the last observed steps.
 

@@ -99,3 +99,28 @@ def test_a_run_that_is_not_there_is_said_in_words_and_the_newest_is_shown(tmp_pa
     assert "no run `elsewhere`" in app.warning[0].value
     assert app.selectbox(key="run").value == "here"
     assert app.metric
+
+
+def test_the_box_with_every_figure_tells_what_is_stored_of_the_layer(tmp_path, make_run, show):
+    make_run("told", n_layers=3, n_steps=10).write(tmp_path)
+    with open_store(tmp_path) as store:
+        layer = store.sql("SELECT DISTINCT layer FROM spikes ORDER BY 1")["layer"][0]
+        known = store.sql(
+            "SELECT DISTINCT metric FROM metrics WHERE layer = $layer", {"layer": layer}
+        )
+    closed = show(tmp_path, run="told", layer=layer)
+    opened_box = show(tmp_path, run="told", layer=layer, figures="true")
+    assert len(opened_box.dataframe) == len(closed.dataframe) + 1
+    table = opened_box.dataframe[-1].value
+    assert set(table["metric"]) == set(known["metric"])
+    assert table["what it is"].str.len().min() > 10
+
+
+def test_a_run_of_ternary_weights_alone_is_not_asked_for_spikes(tmp_path, make_run, show):
+    run = make_run("ternary", n_layers=3, n_steps=10)
+    run.write(tmp_path, kinds=("ternary",), only=("weights",))
+    app = show(tmp_path, run="ternary")
+    words = " ".join(m.value for m in [*app.markdown, *app.caption])
+    assert "No spiking layer" not in words
+    assert "Gradient by depth" not in words
+    assert "Ternary weights" in words

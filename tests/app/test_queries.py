@@ -191,3 +191,12 @@ def _append(folder, run, tables):
 
     with JournalWriter(journal_path(folder, run, 0)) as journal:
         journal.append(tables)
+
+
+def test_all_figures_of_a_layer_are_its_latest_known_ones(written):
+    store, rows = written
+    layer = rows["spikes"]["layer"][0]
+    got = dict(queries.figures(store, scope_of(), layer).select("metric", "value").rows())
+    for table, name in (("spikes", "mfr"), ("spikes", "dead_frac"), ("gradients", "sg_mean")):
+        known = rows[table].filter(layer=layer).drop_nulls(name).sort("step")
+        assert got[name] == known[name][-1]
