@@ -17,6 +17,7 @@ from .errors import AttachError
 from .finding import find_observers, parse_layers
 from .journal import JournalWriter
 from .layers import report
+from .observing import load_teacher
 from .paths import journal_path, runs_dir
 from .recorder import Recorder
 from .runs import free_run_name, rank_of_this_process
@@ -38,6 +39,8 @@ def attach(
     rules: str | Path | Iterable[Rule] | None = None,
     layers: Sequence[str] | Mapping[str, str] | None = None,
     track_weights: int = TRACK_WEIGHTS,
+    teacher: nn.Module | None = None,
+    teacher_temperature: float = 2.0,
     on_alert: Callable[[dict[str, Any]], None] | None = None,
     on_checkpoint: Callable[[dict[str, Any]], None] | None = None,
     raise_on_alert: bool = False,
@@ -60,6 +63,9 @@ def attach(
             zeros, distances to the threshold), at a byte each. Of a layer with more of them a fixed
             sample of so many is: a share p then has a standard error of √(p(1−p)/track_weights),
             for 65 536 and p = 0.001 that is 0.00012. Shares of the levels are of all weights.
+        teacher: The model that this one learns from. Their outputs are compared (table
+            `distillation`) where the loop calls both with the same batch; it is never run for this.
+        teacher_temperature: τ of that comparison, KL(p_T ‖ p_S)·τ².
         on_alert: Called, from a thread of ours, when an alert begins or ends firing, with a dict
             of the columns of the table `alerts`.
         on_checkpoint: Called in the training loop with such a dict before an optimizer step with
@@ -84,6 +90,9 @@ def attach(
     _check_track_weights(track_weights)
     ruleset = _ruleset(rules)
     observers = find_observers(model, named=parse_layers(model, layers))
+    if teacher is not None:
+        _check_teacher(model, teacher, temperature=teacher_temperature)
+        observers.append(load_teacher()(model, teacher, temperature=teacher_temperature))
     folder, rank = runs_dir(dir), rank_of_this_process()
     run = free_run_name(folder, run, rank=rank)
     dispatcher = Dispatcher(
@@ -152,6 +161,22 @@ def _check_track_weights(n: object) -> None:
         raise AttachError(
             f"`track_weights` was {n!r}. Give a whole number of weights ≥ 1, such as the default "
             f"{TRACK_WEIGHTS}; a larger one makes smaller errors, and takes a byte for each."
+        )
+
+
+def _check_teacher(model: nn.Module, teacher: object, *, temperature: object) -> None:
+    if not isinstance(teacher, nn.Module):
+        raise AttachError(
+            f"`teacher` was a {type(teacher).__name__}. Give the torch.nn.Module whose outputs the "
+            "model learns from."
+        )
+    if teacher is model:
+        raise AttachError("`teacher` is the model itself. Give the one that it learns from.")
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature < float("inf"):
+        raise AttachError(
+            f"`teacher_temperature` was {temperature!r}. Give τ > 0, such as 2.0, the one of your "
+            "distillation loss."
         )
 
 

@@ -158,3 +158,8 @@ def load_hook() -> Any:
 def load_tap() -> Any:
     """The function that makes the observer of a tapped tensor."""
     return entry_points(group="spikewatch.hooks")["tap"].load()
+
+
+def load_teacher() -> Any:
+    """The class of the observer that compares a student with its teacher."""
+    return entry_points(group="spikewatch.hooks")["teacher"].load()

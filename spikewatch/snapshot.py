@@ -79,10 +79,11 @@ class Snapshot:
 
         rows: dict[str, list[Row]] = {}
         for layer, table, counters in self._tables:
-            row: Row = self._keys | {"layer": layer}
+            row: Row = {}
             for name, value in counters.items():
                 row.update(_named(name, value, get))
-            rows.setdefault(table, []).append(row)
+            if any(value is not None for value in row.values()):
+                rows.setdefault(table, []).append(self._keys | {"layer": layer} | row)
         add_deepest(rows.get("gradients", []))
         add_siblings(rows.get("amplitudes", []))
         add_ternary_share(rows.get("weights", []))

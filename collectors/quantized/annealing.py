@@ -1,8 +1,8 @@
 """How far a layer has gone from full precision to ternary weights.
 
 Annealed weights are w = w̃ + λ(q − w̃), with q the ternary weights that they become, and λ rising
-from 0 to 1. Where the layer holds a λ it is read. Else some q are tried: TWN's and BitNet's, for the
-layer and by row. The projection λ̂ = ⟨w − w̃, q − w̃⟩ / ‖q − w̃‖² recovers λ exactly if q is right.
+from 0 to 1. Where the layer holds a λ it is read. Else some q are tried: TWN's and BitNet's, for
+the layer and by row. The projection λ̂ = ⟨w − w̃, q − w̃⟩ / ‖q − w̃‖² recovers λ exactly if q is right.
 How much of w − w̃ it explains says whether it is; other ways from w̃ to q (a softened step) are
 explained in part, and λ̂ then is a proxy of the stage.
 """

@@ -49,13 +49,12 @@ def _near_boundary(size: Tensor, deltas: Tensor) -> Counters:
     ratio = size / deltas  # infinite or NaN where Δ is 0
     buffer = torch.empty_like(ratio)
     below = [torch.lt(ratio, edge, out=buffer).sum() for edge in BOUNDARY]
-    distance = (ratio - 1).abs()[ratio.isfinite()]
     return {
         "n_deadzone": torch.le(ratio, 1, out=buffer).sum(),
         "n_boundary_inside": below[1] - below[0],
         "n_boundary": below[2] - below[1],
         "n_boundary_outside": below[3] - below[2],
-        "median_boundary_distance": distance.median() if distance.numel() else None,
+        "median_boundary_distance": _median((ratio - 1).abs()),
     }
 
 
@@ -90,10 +89,12 @@ class UpdateRatio(WeightInstrument):
         if now.numel() != before.numel():
             return None
         ratio = (now - before).abs_() / deltas
-        ratio = ratio[ratio.isfinite()]
-        if not ratio.numel():
-            return None
-        return Counts({"latent": {"median_update_ratio": ratio.median()}})
+        return Counts({"latent": {"median_update_ratio": _median(ratio)}})
+
+
+def _median(x: Tensor) -> Tensor:
+    """Of what is finite; NaN without it. To pick that out would have a GPU wait."""
+    return x.where(x.isfinite(), torch.nan).nanmedian()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

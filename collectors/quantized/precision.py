@@ -45,7 +45,7 @@ def _weight(module: nn.Module) -> Tensor | None:
     if parametrize.is_parametrized(module, "weight"):
         return getattr(module.parametrizations["weight"], "original", None)  # ty: ignore[not-subscriptable, invalid-argument-type]
     weight = module._parameters.get("weight", module._buffers.get("weight"))
-    return None if is_lazy(weight) else weight
+    return None if weight is None or is_lazy(weight) else weight
 
 
 class Precision(WeightInstrument):

@@ -6,6 +6,7 @@ a `Table` and name it in `TABLES`.
 
 from .amplitudes import AMPLITUDES
 from .declare import KEYS, Counter, Metric, Table
+from .distillation import DISTILLATION
 from .dynamics import DYNAMICS
 from .energy import ENERGY
 from .gradients import GRADIENTS
@@ -31,6 +32,7 @@ _ALL = (
     LATENT,
     TRANSITIONS,
     ENERGY,
+    DISTILLATION,
 )
 TABLES: dict[str, Table] = {t.name: t for t in _ALL}
 METRICS: dict[str, Metric] = {m.name: m for t in TABLES.values() for m in t.metrics}

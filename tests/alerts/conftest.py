@@ -62,6 +62,8 @@ DYNAMICS = {
     "sum_decay": 0.9,
     "decay_min": 0.9,
     "decay_max": 0.9,
+    "fwhm": 0.64,
+    "sum_threshold": 100.0,
     "n_learnable": 1,
     "n_without_gradient": 0,
     "without_gradient_rows": 0,
@@ -73,10 +75,14 @@ AMPLITUDES = {
     "amplitude_min": 0.9,
     "amplitude_max": 1.1,
     "n_amplitudes_out": 0,
+    "n_trainable_amplitudes": 4,
+    "n_siblings": 1,
+    "n_tied_siblings": 0,
     "n_alphas": 4,
     "sum_alpha": 4.0,
     "alpha_min": 0.9,
     "alpha_max": 1.1,
+    "n_alphas_pinned": 0,
 }
 WEIGHTS = {
     "n_weights": 1000,
@@ -87,7 +93,55 @@ WEIGHTS = {
     "sum_scale_negative": 30.0,
     "delta": 0.05,
     "n_nonfinite_weights": 0,
+    "n_rows": 100,
+    "n_dead_rows": 0,
+    "n_columns": 10,
+    "n_dead_columns": 0,
+    "n_scales": 2,
+    "n_scales_not_positive": 0,
+    "n_learnable_scales": 2,
+    "n_scales_without_gradient": 0,
+    "scale_without_gradient_rows": 0,
+    "is_first_layer": 0,
+    "is_last_layer": 0,
+    "n_model_weights": 1200,
+    "n_ternary_weights": 1000,
 }
+LATENT = {
+    "n_latent": 1000,
+    "n_latent_zero": 400,
+    "sum_sq_latent": 5.0,
+    "sum_latent_quantized": 4.0,
+    "sum_sq_quantized": 4.0,
+    "unscaled": 0,
+    "sum_abs_latent": 60.0,
+    "first_mean_abs_latent": 0.05,
+    "n_clipped": 0,
+    "n_deadzone": 400,
+    "n_boundary_inside": 200,
+    "n_boundary": 200,
+    "n_boundary_outside": 200,
+    "median_boundary_distance": 0.6,
+    "median_update_ratio": 0.004,
+    "annealing_lambda": 1.0,
+    "annealing_explained": 1.0,
+}
+TRANSITIONS = {
+    "n_tracked": 1000,
+    "look_gap_steps": 1,
+    "n_flip_slots": 1000,
+    "n_flips": 2,
+    "n_reversals": 1,
+    "n_live_slots": 600,
+    "n_live_flips": 1,
+    "n_never_flipped": 700,
+    "slots_since_flip": 0,
+    "n_oscillating": 40,
+    "n_cohort": 400,
+    "n_retained": 200,
+    "cohort_age_steps": 600,
+}
+DISTILLATION = {"n_compared": 64, "sum_kl": 12.8, "n_agreed": 60}
 # A LIF layer, ternary spikes with an amplitude, ternary weights (whose scale is an α), the loss.
 HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
     "lif": {
@@ -103,9 +157,13 @@ HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
     },
     "fc": {
         "weights": WEIGHTS,
+        "latent": LATENT,
+        "transitions": TRANSITIONS,
         "amplitudes": {"n_alphas": 1, "sum_alpha": 0.1, "alpha_min": 0.1, "alpha_max": 0.1},
     },
+    "teacher": {"distillation": DISTILLATION},
     "loss": {"scalars": {"value": 0.5}},
+    "accuracy_gap": {"scalars": {"value": 0.01}},
 }
 
 
@@ -117,7 +175,7 @@ def tables_of(steps: range, *, phase: str = "train", **sick: dict[str, Any]) -> 
             for table, counters in parts.items():
                 keys = {"run": "r", "rank": 0, "phase": phase, "step": step, "layer": layer}
                 changed = {k: v for k, v in sick.get(layer, {}).items() if k in counters}
-                learnt = {"value": 0.5 * 0.999**step} if table == "scalars" else {}
+                learnt = {"value": counters["value"] * 0.999**step} if table == "scalars" else {}
                 at = {"at": NOON + timedelta(seconds=step)}
                 row = keys | at | counters | learnt | changed
                 rows.setdefault(table, []).append(row)

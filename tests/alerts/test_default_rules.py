@@ -59,7 +59,9 @@ SICK = {
     "amplitude-too-small": ("tern", {"amplitude_min": 0.1}),
     "amplitude-flipped": ("tern", {"amplitude_min": -0.2}),
     "spikes-out-of-range": ("lif", {"sum_abs_spike": SLOTS / 10 * 5}),
-    "alpha-pinned": ("tern", {"alpha_max": 10.0}),
+    "alpha-pinned": ("tern", {"n_alphas_pinned": 1, "alpha_max": 10.0}),
+    "amplitudes-tied-to-sibling": ("tern", {"n_tied_siblings": 1}),
+    "surrogate-too-narrow": ("lif", {"fwhm": 0.01}),
     "ternary-collapse": ("fc", COLLAPSED),
     "ternary-near-collapse": (
         "fc",
@@ -70,6 +72,22 @@ SICK = {
         {"n_weight_zero": 1, "n_weight_negative": 499, "n_weight_positive": 500},
     ),
     "unequal-scales": ("fc", {"sum_scale_negative": 3.0}),
+    "scale-not-positive": ("fc", {"n_scales_not_positive": 1}),
+    "scale-learns-nothing": (
+        "fc",
+        {"n_scales_without_gradient": 1, "scale_without_gradient_rows": 9},
+    ),
+    "dead-weight-rows": ("fc", {"n_dead_rows": 5}),
+    "trapped-weights": ("fc", {"n_retained": 399}),
+    "weights-pile-up": ("fc", {"n_boundary": 600}),
+    "frozen-weights": ("fc", {"n_flips": 0, "slots_since_flip": 4_000_000}),
+    "restless-weights": ("fc", {"n_flips": 80}),
+    "oscillating-weights": ("fc", {"n_oscillating": 200}),
+    "low-sqnr": ("fc", {"sum_latent_quantized": 2.0}),
+    "latent-weights-drift": ("fc", {"sum_abs_latent": 600.0}),
+    "annealing-stuck": ("fc", {"annealing_lambda": 0.5}),
+    "ternary-first-or-last": ("fc", {"is_last_layer": 1}),
+    "leaves-its-teacher": ("teacher", {"sum_kl": 60.0}),
     "non-finite-value": ("loss", {"value": NAN}),
     "non-finite-weights": (
         "fc",
@@ -85,7 +103,7 @@ SICK = {
 
 
 SIGNS_OF_LIFE = {"layer-goes-quiet", "training-stalls"}  # see test_liveness.py
-PATIENT = {"amplitudes-tied", "loss-stands-still"}  # see below
+PATIENT = {"amplitudes-tied", "loss-stands-still", "accuracy-gap", "wide-accuracy-gap"}  # see below
 
 
 def fired(*frames):
@@ -174,6 +192,28 @@ def test_amplitudes_that_are_still_the_same_after_200_steps_are_tied(wide):
     tied = {"sum_sq_amplitude": 4.0}
     assert not fired(wide(range(150, 200), tern=tied))
     assert fired(wide(range(190, 210), tern=tied)) == {("amplitudes-tied", "tern")}
+
+
+@pytest.mark.parametrize(("gap", "rule"), [(0.05, "accuracy-gap"), (0.2, "wide-accuracy-gap")])
+def test_a_student_behind_its_teacher_is_told_once_it_had_time_to_learn(wide, gap, rule):
+    assert not fired(wide(range(199), accuracy_gap={"value": gap}))
+    assert fired(wide(range(199, 210), accuracy_gap={"value": gap})) == {(rule, "accuracy_gap")}
+
+
+def test_one_percent_of_flips_is_too_much_late_and_not_early(wide):
+    many = {"n_flips": 20}
+    assert not fired(wide(range(40), fc={"n_flips": 20}), wide(range(40, 60), fc=many))
+    assert fired(wide(range(490, 520), fc=many)) == {("restless-weights", "fc")}
+
+
+def test_zeros_that_stay_while_nothing_moves_are_converged_and_not_trapped(wide):
+    assert not fired(wide(range(60), fc={"n_retained": 399, "n_live_flips": 0}))
+
+
+def test_a_nearly_binary_layer_is_not_blamed_for_its_noise(wide):
+    binary = {"n_weight_zero": 10, "n_weight_negative": 490, "n_weight_positive": 500}
+    noisy = binary | {"sum_latent_quantized": 3.5}  # 4.1 dB: Gaussian weights, two levels
+    assert fired(wide(range(40), fc=noisy)) == {("nearly-binary", "fc")}
 
 
 def test_a_loss_that_never_falls_is_told_and_one_that_falls_slowly_is_not(wide):
