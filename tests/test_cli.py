@@ -10,31 +10,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 
 import spikewatch
 from spikewatch.cli import main
-from spikewatch.ills import ILLS
-from spikewatch.zoo.digits import load_digits
-from spikewatch.zoo.training import Training
-
-
-def train(folder, name, *, ill=None, n_steps=20):
-    torch.manual_seed(0)
-    training = Training.healthy()
-    if ill:
-        ILLS[ill].plant(training)
-    with spikewatch.attach(training.net, run=name, dir=folder, every=1, quiet=True) as watch:
-        for result, _ in zip(training.fit(*load_digits(), seed=0), range(n_steps), strict=False):
-            watch.log(**result)
 
 
 @pytest.fixture(scope="module", name="folder")
-def _folder(tmp_path_factory):
+def _folder(tmp_path_factory, train_digits):
     """A runs folder with a healthy run and, newer, an ill one."""
     folder = tmp_path_factory.mktemp("runs")
-    train(folder, "well")
-    train(folder, "ill", ill="ternary-collapse")
+    train_digits(folder, "well", n_steps=20)
+    train_digits(folder, "ill", ill="ternary-collapse", n_steps=20)
     return folder
 
 

@@ -6,30 +6,16 @@ from html.parser import HTMLParser
 
 import polars as pl
 import pytest
-import torch
 
 import spikewatch
 from spikewatch.cli import main
-from spikewatch.ills import ILLS
-from spikewatch.zoo.digits import load_digits
-from spikewatch.zoo.training import Training
-
-
-def train(folder, name, *, ill=None, n_steps=30):
-    torch.manual_seed(0)
-    training = Training.healthy()
-    if ill:
-        ILLS[ill].plant(training)
-    with spikewatch.attach(training.net, run=name, dir=folder, every=1, quiet=True) as watch:
-        for result, _ in zip(training.fit(*load_digits(), seed=0), range(n_steps), strict=False):
-            watch.log(**result)
 
 
 @pytest.fixture(scope="module", name="folder")
-def _folder(tmp_path_factory):
+def _folder(tmp_path_factory, train_digits):
     folder = tmp_path_factory.mktemp("runs")
-    train(folder, "well")
-    train(folder, "ill", ill="dead-neurons")
+    train_digits(folder, "well", n_steps=30)
+    train_digits(folder, "ill", ill="dead-neurons", n_steps=30)
     return folder
 
 

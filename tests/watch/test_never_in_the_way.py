@@ -16,19 +16,6 @@ from spikewatch.zoo.digits import DigitsNet
 from .conftest import make_net, train
 
 
-@pytest.fixture(name="watched")
-def _watched(tmp_path):
-    watches = []
-
-    def watched(net, **kwargs):
-        watches.append(spikewatch.attach(net, dir=tmp_path, quiet=True, **{"every": 1} | kwargs))
-        return watches[-1]
-
-    yield watched
-    for watch in watches:
-        watch.close()
-
-
 def test_losses_weights_and_random_numbers_are_bit_identical(watched):
     bare, net = make_net(), make_net()
     expected = train(bare, n_steps=6)
