@@ -1,9 +1,15 @@
-"""Is a tensor made of a few levels: {0, 1}, {−1, 0, 1}, ±α times those?
+"""Is a tensor made of a few levels: {0, 1}, {−1, 0, 1}, ±α times those, or more of them?
 
 Never by counting unique values: a straight-through estimator `w + (q − w).detach()` leaves seven
 unique values in a ternary tensor (relative error 2.3e-7 in fp32, 7.6e-3 in bf16).
+
+A weight is judged by a sample of blocks, so that it takes as long for 100 million weights as for
+ten thousand, and needs no memory to speak of.
 """
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,53 +17,244 @@ from torch import Tensor
 
 
 Granularity = Literal["tensor", "row", "group"]
+Form = Literal["ternary", "binary", "n-bit", "empty", "full"]
 
 # Relative tolerance of a level, measured on straight-through estimators, by bytes an element.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 _GROUPS = (128, 64, 32)
-# So many elements on average have to share a level before one level is no coincidence.
-_MIN_SHARING = 4
+# So many nonzero elements on average have to share a level before that is no coincidence.
+_MIN_SHARING = 2
+_BLOCK = 256  # a multiple of every group
+_N_BLOCKS = 16
+_MORE_BLOCKS = 1024  # where nearly all weights of a sample are 0
+_ZERO = 1e-3  # of the largest level: where it is exact, 0 is 0 whatever the type
+_FEW_LEVELS = 16
+_BITS = (1, 2, 3, 4, 8)
+_GRID_ERROR = 0.02
+_MIN_DISTINCT = 8
 # Levels that spikes may have whatever the sample: multi-spike counts, amplitudes of channels.
 _MAX_LEVELS = 8
 _MIN_EVENTS = 32
 
 
-def ternary_granularity(x: Tensor) -> Granularity | None:
-    """How a tensor is ternary, if it is: with one positive and one negative level, and zeros.
+@dataclass(frozen=True)
+class Levels:
+    """What levels the weights of a layer have.
+
+    Attributes:
+        form: `ternary` (a negative, a middle and a positive level, some of which may be empty),
+            `binary` (two of opposite signs), `n-bit` (more of them), `empty` (no weight differs
+            from 0, or one is not a number: nothing can be said), `full` (no levels).
+        granularity: What shares its levels: the tensor, a row, or a group within a row.
+        n_levels: Levels of what shares them; of a fine grid, those that it has room for.
+        shifted: Whether the middle level of ternary weights is not 0 (DLT, SEQ).
+        group: Size of a group; 0 without groups.
+    """
+
+    form: Form
+    granularity: Granularity | None = None
+    n_levels: int = 0
+    shifted: bool = False
+    group: int = 0
+
+    @property
+    def bits(self) -> float | None:
+        """Bits a weight: log2 3 for ternary weights; None in full precision."""
+        if self.form == "ternary":
+            return math.log2(3)
+        if self.form == "binary":
+            return 1.0
+        return float(_bits(self.n_levels)) if self.form == "n-bit" else None
+
+    def __str__(self) -> str:
+        """In words, such as `2 bit, a scale a row`."""
+        if self.granularity is None:
+            return "full precision" if self.form == "full" else "all weights are 0"
+        scale = {"tensor": "one scale", "row": "a scale a row", "group": "a scale a group"}
+        what = {
+            "ternary": "the middle level is not 0, " if self.shifted else "",
+            "binary": "binary, ",
+            "n-bit": f"{_bits(self.n_levels)} bit, ",
+        }
+        return what[self.form] + scale[self.granularity]
+
+
+FULL, EMPTY = Levels("full"), Levels("empty")
+
+
+def judge(weight: Tensor) -> Levels:
+    """What levels weights have, by a sample of them.
 
     Args:
-        x: Weights of shape (out, *), or any other tensor whose rows may have scales of their own.
-
-    Returns:
-        `tensor` for one pair of levels, `row` for one pair for each x[i], `group` for one pair for
-        each 128, 64 or 32 neighbours; None if the tensor is not ternary. Binary and all-zero
-        tensors count as ternary ones whose other levels are empty.
+        weight: Shape (out, *); rows weight[i], or groups of 128, 64 or 32 neighbours in a row, may
+            have scales of their own.
     """
-    flat = x.detach()
-    if not flat.is_floating_point():
-        flat = flat.float()
-    if _has_two_levels(flat.reshape(1, -1)):
-        return "tensor"
-    if flat.dim() >= 2 and _has_two_levels(flat.flatten(1)):
-        return "row"
-    for size in _GROUPS:
-        if flat.shape[-1] % size == 0 and _has_two_levels(flat.reshape(-1, size)):
-            return "group"
-    return None
+    blocks = _blocks(weight, _N_BLOCKS)
+    found = _judge(blocks)
+    if found.form == "empty" and weight.numel() > blocks.numel():
+        return _judge(_blocks(weight, _MORE_BLOCKS))
+    return found
 
 
-def _has_two_levels(rows: Tensor) -> bool:
-    tolerance = _TOLERANCE.get(rows.dtype, 1e-5)
-    n_nonzero = int(rows.ne(0).sum())
-    if n_nonzero and n_nonzero < _MIN_SHARING * rows.shape[0]:
-        return False
-    for side in (rows, -rows):
-        inside = side > 0
-        high = side.where(inside, 0).amax(1)
-        low = side.where(inside, torch.inf).amin(1).minimum(high)
-        if bool((high - low > tolerance * high).any()) or not bool(high.isfinite().all()):
-            return False
-    return True
+def ternary_granularity(weight: Tensor) -> Granularity | None:
+    """How weights are ternary, if they are: see `judge`."""
+    found = judge(weight)
+    return found.granularity if found.form in ("ternary", "binary") else None
+
+
+def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS) -> Tensor:
+    """Blocks of neighbours, evenly spread over the rows: [blocks, size], in their own type.
+
+    The same places for every tensor of a shape, so that two of them can be compared.
+    """
+    x = weight.detach()
+    x = x.reshape(1, -1) if x.dim() < 2 else x
+    n_rows, size = len(x), x[0].numel()
+    block = min(size, _BLOCK)
+    n = max(1, min(n_rows, n_blocks * _BLOCK // block))
+    # Blocks at different places in their rows, or all would see the same inputs.
+    n_places = size // block
+    per_row = max(1, min(n_places, n_blocks // n))
+    parts = []
+    for k in range(per_row):
+        for i in range(n) if n_places > 1 else (None,):
+            if i is None:
+                parts.append(x[:: -(-n_rows // n)].flatten(1))
+            else:
+                place = (i * per_row + k) * 7 % n_places
+                row = x[i * n_rows // n].flatten()
+                parts.append(row[place * block : (place + 1) * block].unsqueeze(0))
+    return torch.cat(parts)
+
+
+def _blocks(weight: Tensor, n_blocks: int) -> Tensor:
+    blocks = blocks_of(weight, n_blocks)
+    # Of a type whose rounding is known: on the host a sort of so few takes a tenth of a millisecond
+    return blocks.cpu() if blocks.is_floating_point() else blocks.cpu().float()
+
+
+def _judge(blocks: Tensor) -> Levels:
+    tolerance = _TOLERANCE.get(blocks.dtype, 1e-5)
+    if blocks.dtype.itemsize < 4:
+        blocks = blocks.float()
+    if not bool(blocks.isfinite().all()) or not bool(blocks.any()):
+        return EMPTY
+    shapes = list(_shapes(blocks))
+    # Few levels of a row in common may be those of its groups, each with fewer of its own.
+    for most in (3, _FEW_LEVELS):
+        # What shares fewest of them has the fewest levels: it is asked first.
+        if _n_levels(shapes[-1][1], tolerance) > most:
+            continue
+        for granularity, rows, group in shapes:
+            found = _few_levels(rows, tolerance, most)
+            if found is not None:
+                return Levels(found[0], granularity, found[1], found[2], group)
+    if not _grid(shapes[-1][1].double()):
+        return FULL
+    for granularity, rows, group in shapes:
+        n_levels = _grid(rows.double())
+        if n_levels:
+            return Levels("n-bit", granularity, n_levels, group=group)
+    return FULL
+
+
+def _shapes(blocks: Tensor) -> Iterator[tuple[Granularity, Tensor, int]]:
+    """The sample by what may share its levels, sorted: [those that share them, elements]."""
+    size = blocks.shape[1]
+    yield "tensor", blocks.reshape(1, -1).sort(1).values, 0
+    if len(blocks) > 1:
+        yield "row", blocks.sort(1).values, 0
+    for group in _GROUPS:
+        if size % group == 0 and size > group:
+            yield "group", blocks.reshape(-1, group).sort(1).values, group
+
+
+def _begins(ordered: Tensor, tolerance: float) -> Tensor:
+    """Where a new level begins in sorted rows."""
+    reach = tolerance * ordered[:, [0, -1]].abs().amax(1, keepdim=True)
+    begins = ordered.diff(dim=1, prepend=ordered[:, :1] - 1 - 2 * reach) > reach
+    # Values that are dense follow each other closely and are no level for that.
+    begin = ordered.where(begins, -torch.inf).cummax(1).values
+    return begins | (ordered - begin > reach)
+
+
+def _n_levels(ordered: Tensor, tolerance: float) -> int:
+    return int(_begins(ordered, tolerance).sum(1).max())
+
+
+def _few_levels(ordered: Tensor, tolerance: float, most: int) -> tuple[Form, int, bool] | None:
+    """Form, number and shift of the levels that each row has, where they are at most `most`."""
+    begins = _begins(ordered, tolerance)
+    n_levels = int(begins.sum(1).max())
+    if n_levels > most or n_levels * 2 > ordered.shape[1]:
+        return None
+    largest = ordered[:, [0, -1]].abs().amax(1, keepdim=True)
+    zero = ordered.abs() <= _ZERO * largest
+    n_nonzero, n_shared = int((~zero).sum()), int((begins & ~zero).sum())
+    if n_nonzero < _MIN_SHARING * n_shared:
+        return None
+    if n_levels > 3:
+        return "n-bit", n_levels, False
+    live = largest.squeeze(1) > 0
+    ordered, zero = ordered[live], zero[live]
+    low, high = ordered[:, 0], ordered[:, -1]
+    if n_levels < 3:
+        return _two_levels(low, high, zero)
+    return _three_levels(ordered, low, high, tolerance)
+
+
+def _two_levels(low: Tensor, high: Tensor, zero: Tensor) -> tuple[Form, int, bool] | None:
+    if bool(zero.any()):
+        return "ternary", 3, False
+    if bool((low == high).all()):
+        return None  # one value, such as the one that it began with
+    return ("binary", 2, False) if bool(((low < 0) & (high > 0)).all()) else ("n-bit", 2, False)
+
+
+def _three_levels(
+    ordered: Tensor, low: Tensor, high: Tensor, tolerance: float
+) -> tuple[Form, int, bool]:
+    """One negative level, zeros and one positive one; or three at equal distances."""
+    reach = torch.maximum(low.abs(), high.abs()).unsqueeze(1)
+    at_zero = ordered.abs() <= _ZERO * reach
+    above = (ordered - high.unsqueeze(1)).abs() <= tolerance * reach
+    below = (ordered - low.unsqueeze(1)).abs() <= tolerance * reach
+    signs = ((low <= 0) | at_zero.any(1)) & ((high >= 0) | at_zero.any(1))
+    if bool((at_zero | (above & (ordered > 0)) | (below & (ordered < 0))).all()) and bool(
+        signs.all()
+    ):
+        return "ternary", 3, False
+    middle = ((low + high) / 2).unsqueeze(1)
+    at_middle = (ordered - middle).abs() <= max(tolerance, _ZERO) * reach
+    if bool((at_middle | above | below).all()):
+        return "ternary", 3, True
+    return "n-bit", 3, False
+
+
+def _grid(ordered: Tensor) -> int:
+    """Levels of an even grid that all rows are on, each with a step of its own; 0 if they are not.
+
+    A row of the sample hardly ever has the outermost levels; those in use say how many there are.
+    """
+    span = ordered[:, -1] - ordered[:, 0]
+    live = span > 0
+    ordered, span = ordered[live], span[live].unsqueeze(1)
+    gaps = ordered.diff(dim=1)
+    apart = gaps > 1e-4 * span  # not two copies of one level
+    if not len(ordered) or int(apart.sum(1).min()) < _MIN_DISTINCT:
+        return 0
+    smallest = gaps.where(apart, torch.inf).amin(1, keepdim=True)
+    n_steps = torch.full_like(span, torch.inf)
+    for part in (1, 2, 3):
+        places = (ordered - ordered[:, :1]) * part / smallest
+        fits = ((places - places.round()).abs() < _GRID_ERROR).all(1, keepdim=True)
+        n_steps = torch.where(fits & n_steps.isinf(), span * part / smallest, n_steps)
+    n_levels = float(n_steps.max()) + 1
+    return round(n_levels) if n_levels <= 2 ** _BITS[-1] + 0.5 else 0
+
+
+def _bits(n_levels: int) -> int:
+    return next((b for b in _BITS if 2**b >= n_levels), _BITS[-1])
 
 
 def looks_like_spikes(x: Tensor, *, sample: int = 4096) -> bool | None:

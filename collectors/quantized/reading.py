@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikewatch.observing import Counts
 
-from ..levels import Granularity
+from ..levels import Granularity, Levels
 from .level_sums import LevelSums, level_sums, row_deltas
 from .sampling import strata, take
 
@@ -35,6 +35,7 @@ class Weights:
         detailed: Whether the dear readings are due in it.
         most_tracked: Of a layer with more weights than these, so many are followed.
         place: Where in the network the layer stands.
+        levels: What its levels are, where that is known: bits, form, size of a group.
     """
 
     quantized: Tensor
@@ -46,6 +47,7 @@ class Weights:
     detailed: bool = True
     most_tracked: int = 65_536
     place: "Place | None" = None
+    levels: Levels | None = None
 
     @property
     def has_latent(self) -> bool:
