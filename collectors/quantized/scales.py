@@ -16,7 +16,7 @@ _SCALE = re.compile(
     r"(w_?[pn]|a_?[pn]|alphas?|scales?|scaling(_factor)?|weight_scale|step(_size)?|s)", re.I
 )
 # Not the quantizer's: the weight itself, the bias, and those of layers within.
-_NOT_OF_QUANTIZER = ("weight", "bias", "original")
+_NOT_OF_QUANTIZER = re.compile(r"weight|bias|original\d*")
 
 
 class OwnScales(WeightInstrument):
@@ -58,7 +58,7 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in module.named_parameters()
-        if not name.rpartition(".")[2].startswith(_NOT_OF_QUANTIZER) and parameter.numel() > 0
+        if not _NOT_OF_QUANTIZER.fullmatch(name.rpartition(".")[2]) and parameter.numel() > 0
     }
 
 

@@ -1,7 +1,10 @@
 """Each model learns real data, and each metric that applies to it is seen."""
 
+import math
+
 import polars as pl
 import pytest
+import torch
 
 from spikewatch.stories import MODEL_STORIES
 from spikewatch.zoo import load_digits
@@ -28,9 +31,12 @@ TERNARY_WEIGHTS = {
     "digits": ["ternary"],
     **{name: ["3", "6"] for name in ("twn", "ttq", "tervit", "lsq", "tequila", "progressive")},
 }
+ANNEALED = ("tervit", "progressive")
+FROM_THE_START = {m: layers for m, layers in TERNARY_WEIGHTS.items() if m not in ANNEALED}
 # What no layer of the kind can have, and why.
 NO_IMAGE = {"dead_channel_frac"}  # its neurons have no channels with several neurons each
 NOTHING_LEARNS = {"without_gradient_frac"}  # θ and β of a plain LIF are no parameters
+NO_SURROGATE = {"surrogate_width", "surrogate_width_ratio"}
 NO_MEMORY = {"decay_mean", "decay_extreme_frac"}  # a neuron without membrane has no decay
 WEIGHT_METRICS = {
     "weight_negative_frac",
@@ -39,7 +45,30 @@ WEIGHT_METRICS = {
     "weight_entropy_bits",
     "scale_positive",
     "scale_negative",
+    "scale_log_ratio",
+    "weight_sign_imbalance",
+    "model_ternary_frac",
 }
+DEAD_WEIGHTS = {"dead_row_frac", "dead_column_frac"}
+LATENT_METRICS = {
+    "sqnr_db",
+    "sqnr_fitted_db",
+    "deadzone_frac",
+    "boundary_pileup",
+    "boundary_distance",
+    "update_ratio",
+    "latent_drift",
+    "clipped_frac",
+    "annealing",
+}
+# Oscillation needs a window of 70 steps.
+TRANSITION_METRICS = {
+    "flip_rate",
+    "live_flip_rate",
+    "zero_retention_frac",
+    "never_flipped_frac",
+}
+SCALES_THAT_LEARN = {"ttq": 2, "lsq": 1, "tequila": 1}
 
 
 def pairs(layers_of):
@@ -148,7 +177,7 @@ def test_without_surrogate_there_are_rates_and_membrane_and_no_surrogate_gradien
     seen = trained("equilibrium")
     assert seen.shown("spikes", "neurons")[1] == NO_IMAGE
     assert seen.shown("timing", "neurons")[1] == set()
-    assert seen.shown("dynamics", "neurons")[1] == NOTHING_LEARNS
+    assert seen.shown("dynamics", "neurons")[1] == NOTHING_LEARNS | NO_SURROGATE
     # The simulation leaves no graph: only the potential after the reset is there to be read.
     assert seen.shown("membrane", "neurons")[1] == {"membrane_quantization_error"}
     assert "neurons" not in seen.layers("gradients")
@@ -171,6 +200,76 @@ def test_ternary_weights_are_seen_as_such(model, layer, trained):
     share = (module.quantized_weight() == 0).float().mean().item()
     assert last["weight_zero_frac"] == pytest.approx(share, abs=0.02)
     assert last["weight_entropy_bits"] > 0.8
+
+
+@pytest.mark.parametrize(("model", "layer"), pairs(FROM_THE_START))
+def test_latent_weights_and_their_transitions_are_seen(model, layer, trained):
+    seen = trained(model)
+    assert seen.shown("weights", layer)[0] >= DEAD_WEIGHTS
+    assert seen.shown("latent", layer)[0] == LATENT_METRICS
+    assert seen.shown("transitions", layer)[0] >= TRANSITION_METRICS
+    latent = seen.tables["latent"].filter(layer=layer, phase="train").sort("step")
+    assert 4 < latent["sqnr_fitted_db"].drop_nulls().last() < 12
+    assert 0.3 < latent["boundary_pileup"].drop_nulls().last() < 2
+    module = seen.training.net.get_submodule(layer)
+    w, t = module.weight.detach(), module.quantized_weight().detach()
+    noise = (w - t).square().sum()
+    sqnr = 10 * torch.log10(w.square().sum() / noise).item()
+    assert latent["sqnr_db"].drop_nulls().last() == pytest.approx(sqnr, abs=0.3)
+
+
+@pytest.mark.parametrize(("model", "n"), SCALES_THAT_LEARN.items())
+def test_scales_that_learn_get_a_gradient(model, n, trained):
+    weights = trained(model).tables["weights"].filter(layer="3")
+    assert weights["n_learnable_scales"].drop_nulls().unique().to_list() == [n]
+    assert weights["scale_without_gradient_frac"].drop_nulls().unique().to_list() == [0]
+
+
+def test_the_stage_of_an_annealing_is_seen_to_rise(trained):
+    stages = trained("progressive").tables["latent"].filter(layer="3").sort("step")["annealing"]
+    stages = stages.drop_nulls().to_list()
+    assert 0 < stages[0] < 1
+    assert stages[-1] == 1
+
+
+def test_most_weights_of_the_network_are_said_to_be_ternary(trained):
+    seen = trained("lsq")
+    shares = seen.tables["weights"]["model_ternary_frac"].drop_nulls()
+    assert shares.last() == pytest.approx(seen.training.net.ternary_frac)
+
+
+def test_the_width_of_an_annealed_and_of_a_learned_surrogate_is_followed(trained):
+    dynamics = trained("spikformer").tables["dynamics"].sort("step")
+
+    def widths(layer):
+        return dynamics.filter(layer=layer)["surrogate_width"].drop_nulls()
+
+    annealed = widths("embedding.lif")
+    assert annealed.first() == pytest.approx(4 / math.pi, rel=0.05)  # α from 1 to 4
+    assert annealed.is_sorted(descending=True)
+    assert annealed.last() < 0.4
+    learned = widths("block.attention.attention_lif")
+    assert learned.first() == pytest.approx(2 / math.pi, rel=0.02)
+    assert learned.n_unique() > 3
+
+
+def test_the_threshold_of_a_ternary_spike_is_that_of_its_running_mean(trained):
+    seen = trained("digits")
+    dynamics = seen.tables["dynamics"].filter(layer="ternary_spike").sort("step")
+    spike = seen.training.net.ternary_spike
+    theta = dynamics["threshold_mean"].drop_nulls()
+    assert theta.last() == pytest.approx(spike.threshold().mean().item(), rel=0.1)
+    assert seen.shown("membrane", "ternary_spike")[0]
+
+
+@pytest.mark.parametrize("model", FROM_THE_START)
+def test_ternary_weights_only_add(model, trained):
+    energy = trained(model).tables["energy"].filter(phase="train")
+    layer = FROM_THE_START[model][-1]
+    last = energy.filter(layer=layer).sort("step").row(-1, named=True)
+    assert last["n_macs"] == 0
+    assert 0 < last["energy_ratio_compute"] < 1
+    assert trained(model).shown("energy", layer)[1] == set()
 
 
 def test_two_binary_kernels_are_seen_without_zeros(trained):
