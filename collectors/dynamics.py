@@ -3,6 +3,8 @@
 Read when a step with the dear readings ends.
 """
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,10 @@ from spikewatch.observing import Counters, Counts
 
 from .calls import Call, Subject
 from .idle_parameters import IdleParameters
+
+
+# What libraries and users call a threshold that is a parameter.
+_OF_THRESHOLDS = re.compile("thr|v_?th|theta", re.IGNORECASE)
 
 
 class DynamicsReader:
@@ -36,7 +42,8 @@ class DynamicsReader:
         with torch.no_grad():
             dynamics = self._subject.library.dynamics(module)
             learnable = dynamics.learnable
-            counters = _threshold(dynamics.threshold, learned=bool(learnable))
+            learned = any(_OF_THRESHOLDS.search(name) for name in learnable)
+            counters = _threshold(dynamics.threshold, learned=learned)
             counters |= _decay(dynamics.decay)
             if learnable and self._with_graph:
                 counters[self._idle.names] = self._idle.read(learnable)

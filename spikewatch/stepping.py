@@ -128,7 +128,7 @@ class Stepping:
             if "_is_replica" in vars(module):
                 self._before_replica("train" if training else "eval")
                 return
-            step_ended = clock.before_forward()
+            step_ended = clock.before_forward(training=training)
             session.root_phase = "train" if training else "eval"
             session.n_forwards += 1
             self._root_is_called = True

@@ -3,6 +3,9 @@
 One forward pass may call the model T times (a loop over time), and several forward passes may make
 one optimizer step (gradient accumulation), so only the optimizer tells. Whether there is one at all
 is asked of the garbage collector, rarely: an optimizer is often made after `attach()`.
+
+Loss scaling skips the optimizer where a gradient is not finite. A training that skips and skips
+would never be looked at again, just when it is ill: many forward passes without a step end one too.
 """
 
 import gc
@@ -15,6 +18,12 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from .unseen import Weights
+
+
+# A step ends without the optimizer after so many times the forward passes that any step has had; of
+# the first one it is not known how many that will be.
+_SKIPPED_STEPS = 8
+_FORWARDS_OF_FIRST_STEP = 64
 
 
 class StepClock:
@@ -32,6 +41,8 @@ class StepClock:
         self._optimizer_tells = False  # of its steps; a compiled one does not
         self._weights = Weights(model)
         self._forwards = 0
+        self._forwards_of_step = 0  # of training
+        self._most_forwards = 0  # of one that the optimizer ended
         self._look_again_at = 1
         self.fresh = False
         """Whether a forward pass ran since the last step ended."""
@@ -45,25 +56,35 @@ class StepClock:
         """A forward pass runs."""
         self.fresh = True
 
-    def before_forward(self) -> bool:
+    def before_forward(self, *, training: bool) -> bool:
         """The root's forward begins; call `see_forward` after this.
 
         Returns:
-            Whether that ended a step, because there is no optimizer, or one that does not tell.
+            Whether that ended a step, because there is no optimizer, or one that does not tell, or
+            one that is skipped.
         """
+        self._forwards_of_step += training
         if not self.fresh:
             self._weights.changed()
             return False
-        if self._has_optimizer() and (self._optimizer_tells or not self._weights.changed()):
+        told = self._has_optimizer() and (self._optimizer_tells or not self._weights.changed())
+        if told and not (training and self._is_skipped()):
             return False
         self.fresh = False
+        self._forwards_of_step = int(training)
         self._ended()
         return True
+
+    def _is_skipped(self) -> bool:
+        usual = self._most_forwards or _FORWARDS_OF_FIRST_STEP
+        return self._forwards_of_step > _SKIPPED_STEPS * usual
 
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         if torch.compiler.is_compiling() or not self._owns(optimizer):
             return
         self._optimizer_seen = self._optimizer_tells = True
+        self._most_forwards = max(self._most_forwards, self._forwards_of_step)
+        self._forwards_of_step = 0
         if self.fresh:
             self.fresh = False
             self._stepped.clear()

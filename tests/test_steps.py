@@ -20,7 +20,7 @@ class Counting:
         self.blind += 1
 
     def forward(self):
-        self.clock.before_forward()
+        self.clock.before_forward(training=torch.is_grad_enabled())
         self.clock.fresh = True
         return self.model(torch.ones(1, 2)).sum()
 
@@ -86,3 +86,32 @@ def test_an_optimizer_that_steps_without_a_forward_pass_is_noticed():
         optimizer.step()
     counting.clock.stop()
     assert counting.blind == 2
+
+
+def test_steps_that_loss_scaling_skips_end_after_a_while():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):  # two forward passes make a step
+        sum(counting.forward() for _ in range(2)).backward()
+        optimizer.step()
+    for _ in range(8 * 2):
+        counting.forward().backward()
+    assert counting.ended == 2
+    for _ in range(16):
+        counting.forward().backward()
+    counting.clock.stop()
+    assert counting.ended == 3
+
+
+def test_forward_passes_of_an_evaluation_are_no_skipped_step():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    counting.forward().backward()
+    optimizer.step()
+    with torch.no_grad():
+        for _ in range(50):
+            counting.forward()
+    counting.clock.stop()
+    assert counting.ended == 1

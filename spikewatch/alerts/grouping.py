@@ -132,11 +132,20 @@ class Family:
                 other
                 for number in numbers
                 for other in self._lanes.get(number, {}).values()
-                if other is not lane and other not in path and _lies(other, place, lane, depths)
+                if other is not lane
+                and other not in path
+                and (_lies(other, place, lane, depths) or self._explains(other, place, lane))
             ]
             if near:
                 return min(near, key=lambda x: _rank(x, place, depths))
         return None
+
+    def _explains(self, cause: Lane, place: str, lane: Lane) -> bool:
+        """Whether one that began at the same step is a cause, as it is no consequence itself."""
+        mutual = any(
+            p == "anywhere" and lane.number in numbers for p, numbers in self._causes[cause.number]
+        )
+        return place == "anywhere" and cause.since_step == lane.since_step and not mutual
 
 
 def causes_of(rules: Sequence["Rule"]) -> list[list[tuple[str, frozenset[int]]]]:

@@ -23,8 +23,9 @@ SPIKES = {
     "n_nonfinite_spikes": 0,
     "evidence_n_obs": 2995,
     "n_dead": 1,
-    "n_channels": 10,
-    "n_dead_channels": 0,
+    "n_never_fired": 1,
+    "n_channels": None,
+    "n_dead_channels": None,
     "n_saturated": 0,
 }
 GRADIENTS = {
@@ -151,7 +152,7 @@ HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
         "dynamics": DYNAMICS,
     },
     "tern": {
-        "spikes": SPIKES | {"n_positive": SLOTS // 20},
+        "spikes": SPIKES | {"n_positive": SLOTS // 20, "n_channels": 10, "n_dead_channels": 0},
         "gradients": GRADIENTS,
         "amplitudes": AMPLITUDES,
     },

@@ -46,7 +46,7 @@ def test_a_healthy_run_exits_0_and_says_by_what(write, tables, store):
     write("good", tables(range(260)))
     verdict = check_run(store, "good")
     assert (verdict.exit_code, verdict.ok, verdict.fired.height) == (0, True, 0)
-    assert verdict.lines == (f"run 'good': healthy by {len(load_rules()) - 1} rules on 4 layers",)
+    assert verdict.lines == (f"run 'good': healthy by {len(load_rules()) - 1} rules on 6 layers",)
 
 
 def test_an_alert_that_goes_on_exits_1_and_says_so(write, tables, store):
@@ -103,9 +103,9 @@ def test_what_follows_from_another_alert_is_folded_under_it(write, tables, store
     verdict = check_run(store, "nan")
     assert verdict.lines[0].endswith("1 alert of severity warning or above, and 1 that follows")
     assert verdict.roots.select("rule", "layer", "n_following").rows() == [
-        ("non-finite-value", "loss", 1)
+        ("non-finite-spikes", "lif", 1)
     ]
-    assert verdict.lines[2] == "  + 1 that follows from it: non-finite-spikes on 'lif'"
+    assert verdict.lines[2] == "  + 1 that follows from it: non-finite-value on 'loss'"
 
 
 def test_the_state_of_the_run_is_told(write, tables, store):

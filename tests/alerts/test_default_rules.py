@@ -28,7 +28,7 @@ SICK = {
     "dead-neurons": ("lif", {"n_dead": 10, "n_carrying": 92}),
     "many-dead-neurons": ("lif", {"n_dead": 50, "n_carrying": 60}),
     "dead-layer": ("lif", SILENT),
-    "dead-channels": ("lif", {"n_dead": 4, "n_dead_channels": 1, "n_carrying": 92}),
+    "dead-channels": ("tern", {"n_dead": 10, "n_dead_channels": 1, "n_carrying": 92}),
     "saturated-neurons": ("lif", {"n_saturated": 8}),
     "many-saturated-neurons": ("lif", FIRING | {"n_saturated": 95, "n_sg_active": 0}),
     "low-rate": (
@@ -38,8 +38,8 @@ SICK = {
     "high-rate": ("lif", FIRING),
     "one-sided-spikes": ("tern", {"n_positive": SLOTS // 10 - 1}),
     "gradient-explodes": ("lif", {"sum_sq_grad": 10.0}),
-    "membrane-drifts": ("lif", {"sum_z": 2048.0}),
-    "membrane-loses-more": ("lif", {"sum_sq_quantization": 20_000.0}),
+    "membrane-drifts": ("lif", {"sum_z": 10_240.0, "sum_sq_z": 27_000.0}),
+    "membrane-loses-more": ("lif", {"sum_sq_quantization": 500_000.0}),
     "no-memory": ("lif", {"sum_decay": 0.001, "decay_min": 0.001, "decay_max": 0.001}),
     "amplitudes-run-apart": ("tern", {"sum_sq_amplitude": 13.0}),
     "loss-explodes": ("loss", {"value": 5.0}),
@@ -50,7 +50,7 @@ SICK = {
     "detached-layer": ("lif", {"n_grad": 0, "sum_sq_grad": None}),
     "gradient-vanishes-with-depth": ("lif", {"sum_sq_grad_deepest": 1e8}),
     "gradient-vanishes-through-time": ("lif", {"sum_sq_grad_first": 1e-16}),
-    "runaway-membrane": ("lif", {"n_runaway": 300}),
+    "runaway-membrane": ("lif", {"n_runaway": 800}),
     "threshold-out-of-range": ("lif", {"n_thresholds_out": 1}),
     "decay-out-of-range": ("lif", {"decay_max": 1.2}),
     "learns-nothing": ("lif", {"n_without_gradient": 1, "without_gradient_rows": 7}),
@@ -96,7 +96,7 @@ SICK = {
     ),
     "non-finite-spikes": ("lif", {"n_nonfinite_spikes": 1, "n_saturated": 100}),
     "non-finite-membrane": ("lif", SILENT | {"n_sg_nonfinite": 8, "n_nonfinite_grad": 1}),
-    "non-finite-amplitude": ("tern", AMPLITUDES_NAN | ALPHAS_NAN | {"n_nonfinite_spikes": 8}),
+    "non-finite-amplitude": ("tern", AMPLITUDES_NAN | ALPHAS_NAN),
     "non-finite-alpha": ("tern", ALPHAS_NAN),
     "non-finite-gradient": ("lif", {"n_nonfinite_grad": 1, "n_grad": 0, "sum_sq_grad": 0.0}),
 }
@@ -163,12 +163,88 @@ def test_a_share_that_swings_around_an_edge_still_fires(wide, shares):
 
 
 def test_neurons_that_gradient_can_still_wake_are_unknown_in_the_warm_up(wide):
-    asleep = SILENT | {"n_carrying": 90}
+    asleep = SILENT | {"n_carrying": 90, "n_never_fired": 100}
     engine = Engine(load_rules(), run="r", rank=0)
     early = engine.feed(wide(range(99), lif=asleep)).filter(rule="dead-layer", layer="lif")
     assert early["state"].to_list() == ["unknown"]
     late = engine.feed(wide(range(99, 110), lif=asleep)).filter(rule="dead-layer", layer="lif")
     assert late.select("step", "state").rows() == [(100, "pending"), (102, "firing")]
+
+
+def test_neurons_that_have_fired_before_are_told_in_the_warm_up_too(wide):
+    died = SILENT | {"n_carrying": 90, "n_never_fired": 0}
+    assert fired(wide(range(50)), wide(range(50, 60), lif=died)) == {("dead-layer", "lif")}
+
+
+def test_a_decay_beyond_its_clamp_learns_nothing_and_does_no_other_harm(wide):
+    stuck = {"decay_max": 1.01, "n_without_gradient": 1, "without_gradient_rows": 9}
+    assert fired(wide(range(40)), wide(range(40, 60), lif=stuck)) == {("learns-nothing", "lif")}
+
+
+def test_the_blank_rim_of_an_image_is_not_dead(wide):
+    rim = {"n_dead": 30, "n_never_fired": 30, "n_carrying": 70}
+    assert not fired(wide(range(150, 170), tern=rim))
+    assert fired(wide(range(150, 170), lif=rim)) == {("many-dead-neurons", "lif")}
+
+
+@pytest.mark.parametrize(
+    ("n", "rule"), [(1, "dead-channels"), (4, "many-dead-neurons"), (10, "dead-layer")]
+)
+def test_of_filters_the_dead_channels_count(wide, n, rule):
+    dead = {"n_dead": 10 * n, "n_dead_channels": n, "n_never_fired": 10 * n, "n_carrying": 0}
+    assert fired(wide(range(150, 170), tern=dead)) == {(rule, "tern")}
+
+
+def test_places_that_always_fire_are_no_illness_of_a_filter_until_they_are_half_of_all(wide):
+    assert not fired(wide(range(150, 170), tern={"n_saturated": 20}))
+    found = fired(wide(range(150, 170), tern={"n_saturated": 60}))
+    assert found == {("many-saturated-neurons", "tern")}
+
+
+def test_a_silent_layer_is_not_called_one_of_a_low_rate(wide):
+    hushed = {"n_spikes": 0, "n_positive": 0, "sum_abs_spike": 0.0}
+    assert not fired(wide(range(150, 170), lif=hushed))
+
+
+def test_small_gradients_everywhere_are_the_end_of_learning_and_no_illness(wide):
+    learnt = {"sum_sq_grad": 1e-20, "sum_sq_grad_deepest": 1e-20}
+    learnt |= {"sum_sq_grad_first": 1e-21, "sum_sq_grad_last": 1e-21}
+    assert not fired(wide(range(150, 170), lif=learnt))
+    lost = learnt | {"sum_sq_grad_deepest": 1e-4}
+    assert ("vanished-gradient", "lif") in fired(wide(range(150, 170), lif=lost))
+
+
+def test_ternary_spikes_that_lose_their_negative_side_are_told(wide):
+    one_sided = {"n_positive": SLOTS // 10}
+    found = fired(wide(range(60)), wide(range(60, 80), tern=one_sided))
+    assert found == {("one-sided-spikes", "tern")}
+    assert not fired(wide(range(80), lif={"n_positive": SLOTS // 10}))
+
+
+def roots(*frames):
+    engine = Engine(load_rules(), run="r", rank=0)
+    out = pl.concat([engine.feed(frame) for frame in frames]).filter(state="firing")
+    last = out.group_by("rule", "layer", maintain_order=True).last()
+    return set(last.filter(pl.col("root_rule").is_null()).select("rule", "layer").rows())
+
+
+def test_of_what_is_not_finite_in_one_step_the_weights_are_the_root(wide):
+    _, weights = SICK["non-finite-weights"]
+    ill = {"fc": weights, "loss": {"value": NAN}, "tern": SICK["non-finite-amplitude"][1]}
+    assert roots(wide(range(40)), wide(range(40, 50), **ill)) == {("non-finite-weights", "fc")}
+
+
+def test_of_a_loss_and_parameters_that_are_not_finite_the_loss_is_the_root(wide):
+    ill = {"loss": {"value": NAN}, "tern": AMPLITUDES_NAN | ALPHAS_NAN}
+    assert roots(wide(range(40)), wide(range(40, 50), **ill)) == {("non-finite-value", "loss")}
+
+
+def test_a_threshold_that_is_no_number_follows_from_what_is_not_finite(wide):
+    ill = {
+        "loss": {"value": NAN},
+        "lif": {"n_thresholds_out": 1, "decay_min": NAN, "decay_max": NAN},
+    }
+    assert roots(wide(range(40)), wide(range(40, 50), **ill)) == {("non-finite-value", "loss")}
 
 
 def test_neurons_that_gradient_cannot_wake_are_told_early(wide):

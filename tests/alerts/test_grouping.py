@@ -121,6 +121,14 @@ def test_rules_that_follow_from_each_other_still_have_a_root():
     assert out["root_rule"].null_count() == 1
 
 
+def test_a_cause_anywhere_that_began_at_the_same_step_counts_whichever_rule_stands_first():
+    effect = Rule(name="effect", expr="mfr > 1", follows={"anywhere": ["cause"]})
+    cause = Rule(name="cause", expr="mfr > 2")
+    for rules in ((effect, cause), (cause, effect)):
+        out = engine_of(*rules).feed(rows([[3, 0, 1.5, 0]])).filter(state="firing")
+        assert set(out.filter(rule="effect")["root_rule"]) == {"cause"}
+
+
 def test_phases_do_not_explain_each_other():
     anyone = Rule(name="dead", expr="mfr <= 0", phase="any", follows={"before": ["dead"]})
     frame = rows([ILL]).with_columns(

@@ -10,6 +10,7 @@ from torch import nn
 
 from spikewatch.collectors.dynamics import DynamicsReader
 from spikewatch.metrics import TABLES
+from spikewatch.zoo import LIF
 
 
 def row_of(listen, lif, *, steps=1, loss=None):
@@ -91,3 +92,9 @@ def test_every_counter_is_declared():
     assert DynamicsReader.__name__
     names = {c.name for c in TABLES["dynamics"].counters}
     assert {"n_learnable", "n_without_gradient", "without_gradient_rows"} <= names
+
+
+@pytest.mark.parametrize(("learned", "pinned"), [("learn_beta", 0), ("learn_threshold", 1)])
+def test_only_a_threshold_that_learns_sits_at_a_clamp(listen, learned, pinned):
+    row = row_of(listen, LIF(0.5, threshold=40.0, **{learned: True}))
+    assert row["n_thresholds_pinned"] == pinned
