@@ -70,21 +70,36 @@ def level_sums(quantized: Tensor) -> LevelSums:
     return LevelSums(quantized, n_positive, n_negative, sum_positive, sum_negative)
 
 
-def row_deltas(quantized: Tensor, latent: Tensor) -> Tensor:
-    """Largest |latent weight| that became 0, of each row; 0 where none did.
+def unit_deltas(levels: Tensor, latent: Tensor, size: int) -> Tensor:
+    """Largest |latent weight| that became 0, of each unit; 0 where none did.
+
+    Args:
+        levels: Weights whose middle level is 0, shape (out, *).
+        latent: Of the same shape.
+        size: So many neighbours make a unit, which is a row or a part of one.
+
+    Returns:
+        [units], in the pieces' dtype.
+    """
+    parts = []
+    for piece, source in zip(_pieces(levels), _pieces(latent), strict=True):
+        zeros = torch.eq(piece, 0, out=torch.empty_like(piece))
+        parts.append(zeros.mul_(source).abs_().reshape(-1, size).amax(1))
+    return torch.cat(parts)
+
+
+def centred(quantized: Tensor, size: int) -> Tensor:
+    """Three levels at equal distances, with the middle one at 0.
 
     Args:
         quantized: Shape (out, *).
-        latent: Of the same shape.
-
-    Returns:
-        [rows], in the pieces' dtype.
+        size: So many neighbours share the middle level.
     """
-    parts = []
-    for piece, source in zip(_pieces(quantized), _pieces(latent), strict=True):
-        zeros = torch.eq(piece, 0, out=torch.empty_like(piece))
-        parts.append(zeros.mul_(source).abs_().flatten(1).amax(1))
-    return torch.cat(parts)
+    units = quantized.reshape(-1, size)
+    high, low = units.amax(1, keepdim=True), units.amin(1, keepdim=True)
+    moved = units - (high + low) / 2
+    # What is left of the middle level is rounding.
+    return moved.where(moved.abs() > (high - low) / 4, 0).reshape(quantized.shape)
 
 
 def n_nonfinite(x: Tensor) -> Tensor:
@@ -94,6 +109,15 @@ def n_nonfinite(x: Tensor) -> Tensor:
         gap = piece - piece  # 0, and NaN for what is not finite
         n_finite += torch.eq(gap, 0, out=gap).sum().long()
     return x.numel() - n_finite
+
+
+def count_places(places: Tensor, n_places: int) -> Tensor:
+    """How often each of the numbers from 0 occurs: int64 [n_places]."""
+    if places.device.type == "cpu":
+        return torch.bincount(places, minlength=n_places)
+    # `bincount` has a GPU wait for the length of its result.
+    counts = torch.zeros(n_places, dtype=torch.int64, device=places.device)
+    return counts.index_add_(0, places, torch.ones_like(places))
 
 
 def _ne(piece: Tensor) -> Tensor:

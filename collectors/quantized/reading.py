@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spikewatch.observing import Counts
 
 from ..levels import Granularity, Levels
-from .level_sums import LevelSums, level_sums, row_deltas
+from .level_sums import LevelSums, centred, level_sums, unit_deltas
 from .sampling import strata, take
 
 
@@ -70,28 +70,44 @@ class Weights:
         return quantized, latent
 
     @cached_property
-    def level_sums(self) -> LevelSums:
-        """How all weights spread over the levels, row by row."""
-        return level_sums(self.quantized)
+    def centred(self) -> Tensor:
+        """The quantized weights with their middle level at 0; nearly always themselves."""
+        if self.levels is None or not self.levels.shifted:
+            return self.quantized
+        return centred(self.quantized, self._size_of_unit)
 
     @cached_property
-    def row_deltas(self) -> Tensor:
-        """Threshold Δ of each row, [rows]: its largest |latent weight| that became 0."""
-        return row_deltas(self.quantized, self.latent)
+    def sampled_levels(self) -> Tensor:
+        """Those of `centred` that are followed, like `sample`."""
+        if self.centred is self.quantized:
+            return self.sample[0]
+        return _full(take(self.centred, self.indices))
+
+    @cached_property
+    def level_sums(self) -> LevelSums:
+        """How all weights spread over the levels, row by row."""
+        return level_sums(self.centred)
+
+    @cached_property
+    def unit_deltas(self) -> Tensor:
+        """Threshold Δ of all that shares a scale (rows, groups): its largest |w̃| that became 0."""
+        return unit_deltas(self.centred, self.latent, self._size_of_unit)
 
     @cached_property
     def deltas(self) -> Tensor:
-        """Δ of each weight of `sample`; a 0-d tensor where one Δ holds for all.
-
-        Where levels are shared by groups within a row, the row's largest Δ stands for them.
-        """
+        """Δ of each weight of `sample`; a 0-d tensor where one Δ holds for all."""
         if self.granularity == "tensor":
-            return self.row_deltas.amax()
-        n_rows = self.row_deltas.numel()
-        row_size = self.quantized.numel() // n_rows
+            return self.unit_deltas.amax()
         if self.indices is None:
-            return self.row_deltas.repeat_interleave(row_size)
-        return self.row_deltas[self.indices // row_size]
+            return self.unit_deltas.repeat_interleave(self._size_of_unit)
+        return self.unit_deltas[self.indices // self._size_of_unit]
+
+    @property
+    def _size_of_unit(self) -> int:
+        """How many neighbours share a scale: a row, also where it is the tensor; or a group."""
+        group = self.levels.group if self.levels is not None else 0
+        rows = len(self.quantized) if self.quantized.dim() > 1 else 1
+        return group or self.quantized.numel() // rows
 
 
 class WeightInstrument:

@@ -20,6 +20,7 @@ from torch import Tensor
 from spikewatch.metrics.transitions import COHORT_STEPS, OSCILLATION_STEPS
 from spikewatch.observing import Counts
 
+from .level_sums import count_places
 from .reading import WeightInstrument, Weights
 
 
@@ -56,7 +57,7 @@ class Transitions(WeightInstrument):
         """Counters of `transitions`; None at the first look, and in evaluation."""
         if weights.phase != "train":
             return None
-        levels, step = weights.sample[0], weights.step
+        levels, step = weights.sampled_levels, weights.step
         state = self._state
         if state is None or state.numel() != levels.numel():
             self._begin(levels, step)
@@ -136,21 +137,13 @@ class Transitions(WeightInstrument):
         for old, new in zip(state.split(_PIECE), levels.split(_PIECE), strict=True):
             case = old.long().mul_(3).add_(_levels(new))
             old.copy_(following[case])
-            cases += _histogram(case)
+            cases += count_places(case, _N_CASES)
         return cases @ counted
 
 
 def _levels(weights: Tensor) -> Tensor:
     """0 for negative weights, 1 for zeros (and NaN), 2 for positive ones: uint8."""
     return (weights > 0).to(torch.uint8) + 1 - (weights < 0).to(torch.uint8)
-
-
-def _histogram(case: Tensor) -> Tensor:
-    if case.device.type == "cpu":
-        return torch.bincount(case, minlength=_N_CASES)
-    # `bincount` has the GPU wait for the length of its result.
-    ones = torch.ones_like(case)
-    return torch.zeros(_N_CASES, dtype=torch.int64, device=case.device).index_add_(0, case, ones)
 
 
 @cache

@@ -1,12 +1,12 @@
 """Latent weights: how well their ternary levels stand for them, and how they meet the threshold Δ.
 
-Notation: w̃ the latent weight, t the quantized one, Δ the largest |w̃| that became 0 (of the row,
-where each row has a scale of its own). Read of all weights, or of a fixed sample of them
+Notation: w̃ the latent weight, t the quantized one, Δ the largest |w̃| that became 0 (of the row or
+group, where each has a scale of its own). Read of all weights, or of a fixed sample of them
 (`n_latent`; the argument `track_weights` of `attach()`): with 65 536 the error of an SQNR is some
 0.02 dB, that of a share at most 0.002.
 
-Where the zeros are not those below a threshold (N:M sparsity, groups within a row), what is
-measured in units of Δ is NULL.
+Where the zeros are not those below a threshold (N:M sparsity), what is measured in units of Δ is
+NULL.
 
 Δ = 0.7·E|w̃| is often called the optimum for Gaussian weights. That is 0.767 (0.667 for uniform, 1.0
 for Laplacian ones); 0.7 loses 0.03 dB for Gaussian, 0.3 dB for Laplacian weights (measured).

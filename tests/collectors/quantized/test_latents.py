@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from spikewatch.collectors.levels import Levels
 from spikewatch.collectors.quantized.latents import LatentCounts, UpdateRatio
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.metrics import TABLES
@@ -92,6 +93,16 @@ def test_numpy_agrees(by_row):
     row = figures(t, w, granularity="row" if by_row else "tensor", most_tracked=10**6)
     expected = independent(t, w, np.ravel(delta.numpy()))
     assert row.items() >= {k: pytest.approx(v, rel=2e-3) for k, v in expected.items()}.items()
+
+
+def test_groups_have_thresholds_of_their_own():
+    w = gaussian(60, 256) * torch.linspace(1, 40, 120).reshape(60, 2).repeat_interleave(128, 1)
+    t = ternarize(w.reshape(-1, 128), by_row=True).reshape(60, 256)
+    reader, levels = LatentCounts(), Levels("ternary", "group", 3, group=128)
+    read = reader.read(Weights(t, w, "group", LAYER, levels=levels))
+    row = metrics_of({k: None if v is None else float(v) for k, v in read.tables["latent"].items()})
+    assert row["deadzone_frac"] == pytest.approx((t == 0).float().mean().item())
+    assert row["boundary_pileup"] == pytest.approx(1.0, abs=0.12)
 
 
 def test_a_sample_is_near_the_whole():
