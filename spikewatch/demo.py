@@ -119,7 +119,10 @@ def _train(args: argparse.Namespace, folder: Path, page: "Page | None") -> str:
 
     kind = args.ill or ("healthy" if args.model == _MODEL else "")
     name = "-".join(w for w in ("demo", args.model if args.model != _MODEL else "", kind) if w)
-    with spikewatch.attach(training.net, run=name, dir=folder, every=args.every) as watch:
+    teacher = getattr(training, "teacher", None)
+    with spikewatch.attach(
+        training.net, run=name, dir=folder, every=args.every, teacher=teacher
+    ) as watch:
         if page is not None:
             _announce(f"{page.url}/run?run={watch.run}", browser=not args.no_browser)
         print(flush=True)

@@ -88,7 +88,9 @@ class Watch:
     def log(self, **scalars: float | Tensor) -> None:
         """Store scalars of the current step: `watch.log(loss=loss, accuracy=0.9)`.
 
-        Called after `optimizer.step()` they belong to the step that just ended.
+        Called after `optimizer.step()` they belong to the step that just ended. Rules look at
+        names with `loss` in them, and at `accuracy_gap`: accuracy of the teacher less that of the
+        student, as a fraction.
 
         Args:
             scalars: Numbers, or tensors with one element.

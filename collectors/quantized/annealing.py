@@ -35,12 +35,19 @@ class AnnealingStage(WeightInstrument):
         own = _own_lambda(weights.module)
         if own is not None:
             return Counts({"latent": {_NAMES[0]: own, _NAMES[1]: 1.0}})
-        if weights.granularity is not None:
+        levels = weights.levels
+        if weights.granularity is not None and (levels is None or levels.form == "ternary"):
             return Counts({"latent": {_NAMES[0]: 1.0, _NAMES[1]: 1.0}})
         if not weights.has_latent:
             return None
         readings = _projections(_some_rows(weights.quantized), _some_rows(weights.latent))
         return Counts({"latent": {_NAMES: OnHost(readings, _fold)}})
+
+
+def stage_of(weight: Tensor, latent: Tensor) -> float | None:
+    """λ̂ of weights that are on their way from `latent` to ternary ones; None if they are not."""
+    readings = _projections(_some_rows(weight), _some_rows(latent))
+    return _fold(readings.tolist())[_NAMES[0]]
 
 
 def _own_lambda(module: nn.Module) -> Tensor | float | None:

@@ -13,8 +13,8 @@ from .sampling import take
 class LatentCounts(WeightInstrument):
     """Sums over latent and quantized weights, in the steps that have the dear readings.
 
-    Of the weights that are followed: all, or a sample. One number is kept, the size of the latent
-    weights at the first look.
+    Of all weights, or of a sample. One number is kept, the size of the latent weights at the first
+    look.
     """
 
     def __init__(self) -> None:
@@ -61,8 +61,8 @@ def _near_boundary(size: Tensor, deltas: Tensor) -> Counters:
 class UpdateRatio(WeightInstrument):
     """How far one update moves a latent weight, in units of Δ: read before and after it.
 
-    The weights that are followed are held from the forward pass to the end of the step, in the
-    steps that have the dear readings.
+    A sample of the weights is held from the forward pass to the end of the step, in the steps that
+    have the dear readings.
     """
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class UpdateRatio(WeightInstrument):
             return
         latent = weights.sample[1]
         # A view would move along with the update.
-        self._before = latent.clone() if weights.indices is None else latent
-        self._indices, self._deltas = weights.indices, weights.deltas
+        self._before = latent.clone() if weights.few is None else latent
+        self._indices, self._deltas = weights.few, weights.deltas
 
     def end(self, module: nn.Module, latent: Tensor) -> Counts | None:  # noqa: ARG002
         """The median |update| / Δ."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .precision import Place
 
 
+# A number takes four bytes, and some of them are held for a step: more are not needed for a median.
+MOST_NUMBERS = 65_536
+
+
 @dataclass(frozen=True)
 class Weights:
     """The weights of one layer, as one forward pass used them.
@@ -56,17 +60,23 @@ class Weights:
 
     @cached_property
     def indices(self) -> Tensor | None:
-        """Flat indices of the weights that are followed; None for all of them."""
+        """Flat indices of the weights that are followed, at a byte each; None for all of them."""
+        return self._some(self.most_tracked)
+
+    @cached_property
+    def few(self) -> Tensor | None:
+        """Flat indices of those that are read as numbers: never more than `MOST_NUMBERS`."""
+        return self.indices if self.most_tracked <= MOST_NUMBERS else self._some(MOST_NUMBERS)
+
+    def _some(self, most: int) -> Tensor | None:
         n = self.quantized.numel()
-        if n <= self.most_tracked:
-            return None
-        return strata(n, self.most_tracked, device=self.quantized.device)
+        return None if n <= most else strata(n, most, device=self.quantized.device)
 
     @cached_property
     def sample(self) -> tuple[Tensor, Tensor]:
-        """Quantized and latent weights that are followed, each a vector in float32 at least."""
-        quantized = _full(take(self.quantized, self.indices))
-        latent = _full(take(self.latent, self.indices)) if self.has_latent else quantized
+        """Quantized and latent weights of `few`, each a vector in float32 at least."""
+        quantized = _full(take(self.quantized, self.few))
+        latent = _full(take(self.latent, self.few)) if self.has_latent else quantized
         return quantized, latent
 
     @cached_property
@@ -76,12 +86,16 @@ class Weights:
             return self.quantized
         return centred(self.quantized, self._size_of_unit)
 
-    @cached_property
+    @property
+    def followed_levels(self) -> Tensor:
+        """Those of `centred` that are followed, a vector in their own type."""
+        return take(self.centred, self.indices)
+
+    @property
     def sampled_levels(self) -> Tensor:
-        """Those of `centred` that are followed, like `sample`."""
-        if self.centred is self.quantized:
-            return self.sample[0]
-        return _full(take(self.centred, self.indices))
+        """Those of `centred` that are in `sample`."""
+        same = self.centred is self.quantized
+        return self.sample[0] if same else _full(take(self.centred, self.few))
 
     @cached_property
     def level_sums(self) -> LevelSums:
@@ -98,9 +112,9 @@ class Weights:
         """Δ of each weight of `sample`; a 0-d tensor where one Δ holds for all."""
         if self.granularity == "tensor":
             return self.unit_deltas.amax()
-        if self.indices is None:
+        if self.few is None:
             return self.unit_deltas.repeat_interleave(self._size_of_unit)
-        return self.unit_deltas[self.indices // self._size_of_unit]
+        return self.unit_deltas[self.few // self._size_of_unit]
 
     @property
     def _size_of_unit(self) -> int:

@@ -57,7 +57,7 @@ class Transitions(WeightInstrument):
         """Counters of `transitions`; None at the first look, and in evaluation."""
         if weights.phase != "train":
             return None
-        levels, step = weights.sampled_levels, weights.step
+        levels, step = weights.followed_levels, weights.step
         state = self._state
         if state is None or state.numel() != levels.numel():
             self._begin(levels, step)
@@ -102,11 +102,15 @@ class Transitions(WeightInstrument):
 
     def _begin(self, levels: Tensor, step: int) -> None:
         self.__init__()
-        level = _levels(levels)
-        self._state = level + ((level == 1).to(torch.uint8) << _COHORTS[0])
+        self._state = torch.empty(levels.shape, dtype=torch.uint8, device=levels.device)
+        n_zero = torch.zeros((), dtype=torch.float64, device=levels.device)
+        for byte, weights in zip(self._state.split(_PIECE), levels.split(_PIECE), strict=True):
+            level = _levels(weights)
+            n_zero += (level == 1).sum()
+            byte.copy_(level + ((level == 1).to(torch.uint8) << _COHORTS[0]))
         self._step = self._half_began = step
         self._taken = [step, None]
-        self._sizes = [(level == 1).sum().double(), None]
+        self._sizes = [n_zero, None]
 
     def _move(self, device: torch.device) -> None:
         def moved(x: Tensor | None) -> Tensor | None:

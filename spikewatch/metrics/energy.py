@@ -29,6 +29,9 @@ the network does, so none of them stands alone:
   moves data decides: with it, far fewer spikes are affordable (Dampfhoffer et al. 2023, Yan et al.
   2024). Reuse, larger memories and idle power are not in it.
 
+Formulas in circulation charge the reading of weights by the *sparsity* of the input. It goes with
+the rate, 1 − sparsity: a silent input has no weight read.
+
 Of attention, products between activations are not counted.
 """
 

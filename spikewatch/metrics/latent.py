@@ -1,8 +1,8 @@
 """Latent weights: how well their ternary levels stand for them, and how they meet the threshold Δ.
 
 Notation: w̃ the latent weight, t the quantized one, Δ the largest |w̃| that became 0 (of the row or
-group, where each has a scale of its own). Read of all weights, or of a fixed sample of them
-(`n_latent`; the argument `track_weights` of `attach()`): with 65 536 the error of an SQNR is some
+group, where each has a scale of its own). Read of all weights, or of a fixed sample of 65 536 of
+them (`n_latent`; fewer where `attach(track_weights=…)` says so): the error of an SQNR is then some
 0.02 dB, that of a share at most 0.002.
 
 Where the zeros are not those below a threshold (N:M sparsity), what is measured in units of Δ is

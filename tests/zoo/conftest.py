@@ -60,7 +60,10 @@ def _train(name, folder):
     told, n_steps = [], STEPS.get(name, DEFAULT_STEPS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPIKEWATCH_ON_ERROR", "raise")
-        with spikewatch.attach(training.net, dir=folder, every=1, quiet=True) as watch:
+        teacher = getattr(training, "teacher", None)
+        with spikewatch.attach(
+            training.net, dir=folder, every=1, quiet=True, teacher=teacher
+        ) as watch:
             for result in training.fit(train, test, seed=0, n_steps=n_steps):
                 watch.log(**result)
                 told.append(result)

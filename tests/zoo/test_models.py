@@ -304,8 +304,18 @@ def test_sums_of_spikes_multiply_and_spikes_add(trained):
 
 def test_the_student_s_distance_from_its_teacher_is_stored(trained):
     scalars = set(trained("goose").tables["scalars"]["name"])
-    assert {"ce", "kd", "feature_loss", "agreement", "accuracy", "teacher_accuracy"} <= scalars
+    assert {"ce", "kd", "feature_loss", "agreement", "accuracy", "accuracy_gap"} <= scalars
     assert trained("goose").last("agreement") > 0.6
+
+
+def test_the_outputs_of_student_and_teacher_are_compared_as_the_loss_does(trained):
+    seen = trained("goose")
+    rows = seen.tables["distillation"].filter(phase="train").sort("step")
+    assert set(rows["layer"]) == {"teacher"}
+    for row in rows.iter_rows(named=True):
+        told = seen.told[row["step"]]
+        assert row["kd_gap"] == pytest.approx(told["kd"], rel=1e-4)
+        assert row["kd_agreement_frac"] == pytest.approx(told["agreement"])
 
 
 def test_what_keeps_weights_from_collapsing_is_stored(trained):

@@ -55,18 +55,18 @@ def test_by_hand():
 
 
 def test_references_of_gaussian_weights():
-    w = gaussian(1000, 1000)
+    w = gaussian(250, 260)
     absmean = w.abs().mean()
     bitnet = (w / absmean).round().clamp(-1, 1)
-    twn = figures(ternarize(w), w, most_tracked=10**6)
-    assert twn["sqnr_db"] == pytest.approx(7.18, abs=0.02)
+    twn = figures(ternarize(w), w)
+    assert twn["sqnr_db"] == pytest.approx(7.18, abs=0.06)
     assert twn["sqnr_fitted_db"] == pytest.approx(twn["sqnr_db"], abs=1e-4)
-    assert twn["boundary_pileup"] == pytest.approx(1.0, abs=0.02)
-    assert twn["deadzone_frac"] == pytest.approx(0.4235, abs=0.002)
-    scaled = figures(bitnet * absmean, w, most_tracked=10**6)
-    assert scaled["sqnr_db"] == pytest.approx(5.8, abs=0.05)
+    assert twn["boundary_pileup"] == pytest.approx(1.0, abs=0.05)
+    assert twn["deadzone_frac"] == pytest.approx(0.4235, abs=0.006)
+    scaled = figures(bitnet * absmean, w)
+    assert scaled["sqnr_db"] == pytest.approx(5.8, abs=0.08)
     # {−1, 0, +1} as it is multiplied, the scale applied to the output
-    unscaled = figures(bitnet, w, most_tracked=10**6)
+    unscaled = figures(bitnet, w)
     assert unscaled["sqnr_db"] == pytest.approx(scaled["sqnr_fitted_db"], abs=1e-3)
 
 
@@ -86,11 +86,11 @@ def independent(quantized, latent, delta):
 
 @pytest.mark.parametrize("by_row", [False, True])
 def test_numpy_agrees(by_row):
-    w = gaussian(300, 400) * torch.linspace(1, 60, 300)[:, None]
+    w = gaussian(200, 300) * torch.linspace(1, 60, 200)[:, None]
     t = ternarize(w, by_row=by_row)
     zeros = w.abs().where(t == 0, torch.zeros(()))
     delta = zeros.amax(1, keepdim=True).expand_as(w) if by_row else zeros.amax()
-    row = figures(t, w, granularity="row" if by_row else "tensor", most_tracked=10**6)
+    row = figures(t, w, granularity="row" if by_row else "tensor")
     expected = independent(t, w, np.ravel(delta.numpy()))
     assert row.items() >= {k: pytest.approx(v, rel=2e-3) for k, v in expected.items()}.items()
 
@@ -106,13 +106,18 @@ def test_groups_have_thresholds_of_their_own():
 
 
 def test_a_sample_is_near_the_whole():
-    w = gaussian(2000, 500)
+    w = gaussian(200, 300)
     t = ternarize(w, by_row=True)
-    whole = figures(t, w, granularity="row", most_tracked=10**6)
-    part = figures(t, w, granularity="row", most_tracked=65_536)
-    assert part["n_latent"] == 65_536
-    assert part["sqnr_db"] == pytest.approx(whole["sqnr_db"], abs=0.06)
-    assert part["deadzone_frac"] == pytest.approx(whole["deadzone_frac"], abs=0.008)
+    whole = figures(t, w, granularity="row")
+    part = figures(t, w, granularity="row", most_tracked=10_000)
+    assert (whole["n_latent"], part["n_latent"]) == (60_000, 10_000)
+    assert part["sqnr_db"] == pytest.approx(whole["sqnr_db"], abs=0.15)
+    assert part["deadzone_frac"] == pytest.approx(whole["deadzone_frac"], abs=0.02)
+
+
+def test_numbers_are_read_of_no_more_than_65_536_weights_however_many_are_followed():
+    w = gaussian(300, 300)
+    assert figures(ternarize(w), w, most_tracked=10**6)["n_latent"] == 65_536
 
 
 SUMS = [
@@ -143,7 +148,7 @@ def test_weights_pushed_to_the_threshold_pile_up():
     delta = 0.7 * w.abs().mean()
     near = ((w.abs() - delta).abs() < 0.3 * delta) & (torch.arange(300) % 3 > 0)
     w = torch.where(near, w.sign() * (delta + 0.3 * (w.abs() - delta)), w)
-    assert figures(ternarize(w), w, most_tracked=10**6)["boundary_pileup"] > 2
+    assert figures(ternarize(w), w)["boundary_pileup"] > 2
 
 
 def test_zeros_that_no_threshold_makes_have_no_boundary():

@@ -85,6 +85,18 @@ def test_it_goes_on_after_a_break_a_copy_and_a_pickle():
         assert (row["n_flips"], row["n_flip_slots"], row["n_retained"]) == (1, 160, 2)
 
 
+def test_a_model_that_moved_to_another_device_is_followed_on():
+    tracker = Transitions()
+    for step in range(OSCILLATION_STEPS + 2):
+        look(tracker, [0, 1, -1, 0], step)
+    moved = torch.empty(1, 4, device="meta")
+    weights = Weights(moved, moved, "tensor", LAYER, step=step + 1)
+    row = tracker.read(weights).tables["transitions"]
+    tensors = [v for v in row.values() if isinstance(v, torch.Tensor)]
+    assert tensors
+    assert {t.device.type for t in tensors} == {"meta"}
+
+
 def test_a_byte_a_weight_is_all_that_is_kept():
     tracker = Transitions()
     for step in range(3):
