@@ -61,7 +61,7 @@ SICK = {
     "spikes-out-of-range": ("lif", {"sum_abs_spike": SLOTS / 10 * 5}),
     "alpha-pinned": ("tern", {"n_alphas_pinned": 1, "alpha_max": 10.0}),
     "amplitudes-tied-to-sibling": ("tern", {"n_tied_siblings": 1}),
-    "surrogate-too-narrow": ("lif", {"fwhm": 0.01}),
+    "surrogate-too-narrow": ("lif", {"fwhm": 0.004}),
     "ternary-collapse": ("fc", COLLAPSED),
     "ternary-near-collapse": (
         "fc",

@@ -278,7 +278,7 @@ class Spiking(nn.Module):
         return self.last(self.lif(3 * self.first(x))[0])
 
 
-@pytest.mark.parametrize(("k", "ill"), [(100.0, True), (25.0, False)])
+@pytest.mark.parametrize(("k", "ill"), [(300.0, True), (25.0, False)])
 def test_a_surrogate_far_narrower_than_the_threshold_is_told(train, k, ill):
     fired = train(Spiking(k), n_steps=9)
     assert (("surrogate-too-narrow", "lif") in fired) is ill
