@@ -24,12 +24,12 @@ class LatentCounts(WeightInstrument):
         """Counters of `latent`; None without a latent weight."""
         if not (weights.detailed and weights.has_latent):
             return None
-        (quantized, latent), levels = weights.sample, weights.sampled_levels
+        quantized, latent = weights.sample
         size = latent.abs()
         total = size.sum(dtype=torch.float64)
         if self._first is None:
             self._first = total / size.numel()
-        nonzero = torch.ne(levels, 0, out=torch.empty_like(levels))
+        nonzero = torch.ne(quantized, 0, out=torch.empty_like(quantized))
         counters: Counters = {
             "n_latent": latent.numel(),
             "n_latent_zero": quantized.numel() - nonzero.sum(),

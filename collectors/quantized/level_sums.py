@@ -70,11 +70,11 @@ def level_sums(quantized: Tensor) -> LevelSums:
     return LevelSums(quantized, n_positive, n_negative, sum_positive, sum_negative)
 
 
-def unit_deltas(levels: Tensor, latent: Tensor, size: int) -> Tensor:
+def unit_deltas(quantized: Tensor, latent: Tensor, size: int) -> Tensor:
     """Largest |latent weight| that became 0, of each unit; 0 where none did.
 
     Args:
-        levels: Weights whose middle level is 0, shape (out, *).
+        quantized: Shape (out, *).
         latent: Of the same shape.
         size: So many neighbours make a unit, which is a row or a part of one.
 
@@ -82,24 +82,10 @@ def unit_deltas(levels: Tensor, latent: Tensor, size: int) -> Tensor:
         [units], in the pieces' dtype.
     """
     parts = []
-    for piece, source in zip(_pieces(levels), _pieces(latent), strict=True):
+    for piece, source in zip(_pieces(quantized), _pieces(latent), strict=True):
         zeros = torch.eq(piece, 0, out=torch.empty_like(piece))
         parts.append(zeros.mul_(source).abs_().reshape(-1, size).amax(1))
     return torch.cat(parts)
-
-
-def centred(quantized: Tensor, size: int) -> Tensor:
-    """Three levels at equal distances, with the middle one at 0.
-
-    Args:
-        quantized: Shape (out, *).
-        size: So many neighbours share the middle level.
-    """
-    units = quantized.reshape(-1, size)
-    high, low = units.amax(1, keepdim=True), units.amin(1, keepdim=True)
-    moved = units - (high + low) / 2
-    # What is left of the middle level is rounding.
-    return moved.where(moved.abs() > (high - low) / 4, 0).reshape(quantized.shape)
 
 
 def n_nonfinite(x: Tensor) -> Tensor:

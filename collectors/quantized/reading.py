@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spikewatch.observing import Counts
 
 from ..levels import Granularity, Levels
-from .level_sums import LevelSums, centred, level_sums, unit_deltas
+from .level_sums import LevelSums, level_sums, unit_deltas
 from .sampling import strata, take
 
 
@@ -79,33 +79,20 @@ class Weights:
         latent = _full(take(self.latent, self.few)) if self.has_latent else quantized
         return quantized, latent
 
-    @cached_property
-    def centred(self) -> Tensor:
-        """The quantized weights with their middle level at 0; nearly always themselves."""
-        if self.levels is None or not self.levels.shifted:
-            return self.quantized
-        return centred(self.quantized, self._size_of_unit)
-
     @property
     def followed_levels(self) -> Tensor:
-        """Those of `centred` that are followed, a vector in their own type."""
-        return take(self.centred, self.indices)
-
-    @property
-    def sampled_levels(self) -> Tensor:
-        """Those of `centred` that are in `sample`."""
-        same = self.centred is self.quantized
-        return self.sample[0] if same else _full(take(self.centred, self.few))
+        """The quantized weights that are followed, a vector in their own type."""
+        return take(self.quantized, self.indices)
 
     @cached_property
     def level_sums(self) -> LevelSums:
         """How all weights spread over the levels, row by row."""
-        return level_sums(self.centred)
+        return level_sums(self.quantized)
 
     @cached_property
     def unit_deltas(self) -> Tensor:
         """Threshold Δ of all that shares a scale (rows, groups): its largest |w̃| that became 0."""
-        return unit_deltas(self.centred, self.latent, self._size_of_unit)
+        return unit_deltas(self.quantized, self.latent, self._size_of_unit)
 
     @cached_property
     def deltas(self) -> Tensor:

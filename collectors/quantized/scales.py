@@ -20,16 +20,22 @@ _NOT_OF_QUANTIZER = re.compile(r"weight|bias|original\d*")
 
 
 class OwnScales(WeightInstrument):
-    """Reads the sign of the quantizer's scales, and whether gradient reaches its parameters."""
+    """Reads the sign of the quantizer's scales, and whether gradient reaches its parameters.
+
+    A scale below 0 leaves weights that have no ternary levels any more: once they had some, it goes
+    on reading.
+    """
 
     def __init__(self) -> None:
+        self._was_ternary = False
         self._idle = IdleParameters(
             "n_learnable_scales", "n_scales_without_gradient", "scale_without_gradient_rows"
         )
 
     def read(self, weights: Weights) -> Counts | None:
         """Counters of the scales; None where the quantizer has no parameters that are scales."""
-        if not weights.detailed:
+        self._was_ternary |= weights.granularity is not None
+        if not (weights.detailed and self._was_ternary):
             return None
         scales = [
             p.detach().flatten().float()

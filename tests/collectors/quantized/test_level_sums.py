@@ -5,14 +5,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from spikewatch.collectors.levels import Levels
 from spikewatch.collectors.quantized import level_sums
 from spikewatch.collectors.quantized.counts import LevelCounts
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.zoo.ternary_linear import ternarize
-
-
-SHIFTED = Levels("ternary", "tensor", 3, shifted=True)
 
 
 def counts(quantized, latent=None, *, module=None, granularity="tensor"):
@@ -75,18 +71,6 @@ def test_pieces_are_counted_as_the_whole_is(seed, shape, dtype, piece):
     assert sums.used_columns.tolist() == q.ne(0).flatten(2).any(2).any(0).float().tolist()
     zeros = w.double().abs().where(q == 0, torch.zeros((), dtype=torch.float64)).flatten(1)
     assert torch.allclose(deltas.double(), zeros.amax(1))
-
-
-def test_a_middle_level_that_is_not_zero_is_counted_as_the_middle_one():
-    w = torch.randn(30, 64, generator=torch.Generator().manual_seed(0)) * 0.02
-    plain = ternarize(w)
-    moved = level_sums.centred(w + (plain + 0.013 - w), 30 * 64)
-    assert torch.equal(moved.sign(), plain.sign())
-    weights = Weights(plain + 0.013, w, "tensor", nn.Linear(1, 1), levels=SHIFTED)
-    assert torch.equal(weights.sampled_levels.reshape(30, 64).sign(), plain.sign())
-    row = LevelCounts().read(weights).tables["weights"]
-    assert float(row["n_weight_zero"]) == (plain == 0).sum()
-    assert float(row["delta"]) == pytest.approx(w.abs()[plain == 0].max().item())
 
 
 def test_counts_are_exact_beyond_what_float32_counts_to():
