@@ -1,5 +1,6 @@
 """Each metric by a case worked out by hand, and what holds for all of them."""
 
+import math
 from datetime import datetime
 
 import polars as pl
@@ -78,6 +79,85 @@ def test_weights_by_hand():
     assert row["weight_entropy_bits"] == 1.5
     assert row["weight_zero_frac"] == 0.5
     assert (row["scale_positive"], row["scale_negative"]) == (0.5, 1.5)
+
+
+def test_ternary_layers_by_hand():
+    row = compute(
+        "weights",
+        n_weights=8,
+        n_weight_negative=1,
+        n_weight_zero=4,
+        n_weight_positive=3,
+        sum_scale_positive=6.0,
+        sum_scale_negative=1.0,
+        n_rows=4,
+        n_dead_rows=1,
+        n_columns=2,
+        n_dead_columns=1,
+        n_learnable_scales=2,
+        n_scales_without_gradient=1,
+        n_model_weights=16,
+        n_ternary_weights=8,
+    )
+    assert row["scale_log_ratio"] == pytest.approx(math.log(2))
+    assert row["weight_sign_imbalance"] == 0.5
+    assert (row["dead_row_frac"], row["dead_column_frac"]) == (0.25, 0.5)
+    assert (row["scale_without_gradient_frac"], row["model_ternary_frac"]) == (0.5, 0.5)
+
+
+def test_transitions_by_hand():
+    row = compute(
+        "transitions",
+        n_tracked=10,
+        n_flip_slots=40,
+        n_flips=4,
+        n_reversals=3,
+        n_live_slots=20,
+        n_live_flips=1,
+        n_never_flipped=6,
+        n_oscillating=2,
+        n_cohort=5,
+        n_retained=4,
+    )
+    assert (row["flip_rate"], row["live_flip_rate"], row["reversal_frac"]) == (0.1, 0.05, 0.75)
+    assert (row["oscillating_frac"], row["never_flipped_frac"]) == (0.2, 0.6)
+    assert row["zero_retention_frac"] == 0.8
+
+
+def test_flips_of_two_windows_add_up_and_cohorts_do_not():
+    first = KEY | {"n_flips": 3, "n_flip_slots": 10, "n_cohort": 4, "n_retained": 4}
+    second = KEY | {"n_flips": 1, "n_flip_slots": 30, "n_cohort": 4, "n_retained": 2}
+    merged = TABLES["transitions"].merge(pl.DataFrame([first, second]), by=["layer"])
+    assert merged["flip_rate"].item() == 0.1
+    assert merged["zero_retention_frac"].item() == 0.5
+
+
+def test_replicas_that_are_alike_give_the_rate_of_each():
+    one = KEY | {"n_flips": 3, "n_flip_slots": 10, "n_rows": 4, "n_dead_rows": 1}
+    both = pl.DataFrame([one, one | {"rank": 1}])
+    assert TABLES["transitions"].merge(both, by=["step", "layer"])["flip_rate"].item() == 0.3
+    assert TABLES["weights"].merge(both, by=["step", "layer"])["dead_row_frac"].item() == 0.25
+
+
+def test_width_range_and_clamp_by_hand():
+    dynamics = compute("dynamics", fwhm=0.5, n_thresholds=2, sum_threshold=4.0)
+    assert (dynamics["surrogate_width"], dynamics["surrogate_width_ratio"]) == (0.5, 0.25)
+    row = compute(
+        "amplitudes",
+        amplitude_min=0.5,
+        amplitude_max=2.0,
+        n_siblings=2,
+        n_tied_siblings=1,
+        n_alphas=8,
+        n_alphas_pinned=2,
+    )
+    assert (row["amplitude_range"], row["tied_sibling_frac"]) == (1.5, 0.5)
+    assert row["alpha_pinned_frac"] == 0.25
+
+
+def test_distillation_by_hand():
+    row = compute("distillation", n_compared=4, sum_kl=2.0, n_agreed=3)
+    assert (row["kd_gap"], row["kd_agreement_frac"]) == (0.5, 0.75)
 
 
 def test_a_collapsed_layer_has_no_entropy_and_no_scale():
