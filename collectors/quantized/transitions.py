@@ -75,7 +75,8 @@ class Transitions(WeightInstrument):
         if rolls:
             self._half_began, self._n_halves = step, self._n_halves + 1
             self._oscillating = sums["n_oscillating"] if self._n_halves >= 2 else None
-        return Counts({"transitions": self._counters(sums, levels.numel(), gap)})
+        counters = self._counters(sums, levels.numel(), gap)
+        return Counts({"transitions": counters | {"n_followed_of": weights.quantized.numel()}})
 
     def _counters(self, sums: dict[str, Tensor], n: int, gap: int) -> dict:
         slots = n * gap

@@ -35,6 +35,7 @@ TRANSITIONS = Table(
     "Changes of ternary weights between looks",
     [
         Counter("n_tracked", _INT, "last", "Weights that are followed: all, or a fixed sample"),
+        Counter("n_followed_of", _INT, "last", "Weights of the layer"),
         Counter("look_gap_steps", _INT, "max", "Steps since the look before"),
         Counter("n_flip_slots", _INT, "sum", "Weights followed × steps since the look before"),
         Counter("n_flips", _INT, "sum", "Weights whose level differs from that look's"),
@@ -70,6 +71,15 @@ TRANSITIONS = Table(
 def flip_rate() -> pl.Expr:
     """Share of the weights that change their level, per update; a lower bound over gaps."""
     return pl.col("n_flips") / pl.col("n_flip_slots")
+
+
+@TRANSITIONS.metric(unit="1", source="stratified sample without replacement, upper bound")
+def flip_rate_error() -> pl.Expr:
+    """Standard error of `flip_rate` from following a sample: 0 where all weights are followed."""
+    n, share = pl.col("n_tracked"), pl.col("n_tracked") / pl.col("n_followed_of")
+    p = (pl.col("n_flips") / n).clip(upper_bound=1)
+    gap = pl.col("n_flip_slots") / n
+    return (p * (1 - p) / n * (1 - share)).sqrt() / gap
 
 
 @TRANSITIONS.metric(unit="1")

@@ -129,6 +129,7 @@ LATENT = {
 }
 TRANSITIONS = {
     "n_tracked": 1000,
+    "n_followed_of": 1000,
     "look_gap_steps": 1,
     "n_flip_slots": 1000,
     "n_flips": 2,

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -13,6 +14,7 @@ from torch import nn
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.collectors.quantized.sampling import strata, take
 from spikewatch.collectors.quantized.transitions import Transitions
+from spikewatch.metrics import TABLES
 from spikewatch.metrics.transitions import COHORT_STEPS, OSCILLATION_STEPS
 
 
@@ -238,9 +240,13 @@ def test_a_sampled_rate_is_near_that_of_all_weights():
     whole = follow([before, after], most_tracked=10**6)
     part = follow([before, after], most_tracked=65_536)
     assert (whole["n_tracked"], part["n_tracked"]) == (10**6, 65_536)
-    p = whole["n_flips"] / 1e6
-    error = (p * (1 - p) / 65_536) ** 0.5
-    assert part["n_flips"] / 65_536 == pytest.approx(p, abs=4 * error)
+    table = TABLES["transitions"]
+    exact, near = (table.compute(pl.DataFrame([r])).row(0, named=True) for r in (whole, part))
+    assert exact["flip_rate_error"] == 0
+    assert near["flip_rate_error"] == pytest.approx(
+        (0.00666 / 65_536 * (1 - 0.0655)) ** 0.5, rel=0.1
+    )
+    assert near["flip_rate"] == pytest.approx(exact["flip_rate"], abs=4 * near["flip_rate_error"])
 
 
 @pytest.mark.parametrize("pieces", [7, 1000])
