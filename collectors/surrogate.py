@@ -109,7 +109,8 @@ def derivative_at(
     if len(whole) != 1 or not shape:
         return None
     like = node.saved_tensors[whole[0]]
-    at = points(like.dtype, like.device).reshape(-1, *(1 for _ in shape[1:]))
+    # A copy: a backward may work in place on what it saved.
+    at = points(like.dtype, like.device).clone().reshape(-1, *(1 for _ in shape[1:]))
     saved = tuple(at if i == whole[0] else t for i, t in enumerate(node.saved_tensors))
     with torch.no_grad():
         gradient = node._forward_cls.backward(_PartOfNode(node, saved), torch.ones_like(at))
