@@ -142,6 +142,20 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
     yield from reached
 
 
+def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
+    """Names that the code of a module's own forward mentions, and that of functions it calls."""
+    cls, names = own_type(module), set[str]()
+    todo: list[tuple[Any, int]] = [(cls.forward, 0)]
+    while todo:
+        thing, level = todo.pop()
+        thing = getattr(thing, "__func__", thing)
+        if isinstance(thing, types.FunctionType):
+            names |= _code_names(thing.__code__)
+            if level < depth:
+                todo += [(t, level + 1) for t in _named_in(thing, cls)]
+    return names
+
+
 def _code_names(code: types.CodeType) -> set[str]:
     names = set(code.co_names)
     for constant in code.co_consts:

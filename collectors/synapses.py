@@ -19,6 +19,7 @@ from spikewatch.observing import Counts, OnHost, Session
 
 from .fan_out import fan_out
 from .hooks import Hook, in_recomputation, why_unreadable
+from .quantized.pairs import half_of_pair
 from .recognise import named_modules
 from .sums import in_full_precision
 
@@ -116,10 +117,13 @@ class SynapseObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""
         readings, sizes = self._readings.pop(phase, None), self._sizes.pop(phase, [])
-        if not readings:
+        module = self._module()
+        half = None if module is None else half_of_pair(module)
+        if not readings or half == "":
             return None
         whole = torch.stack([r.double() for r in readings])
-        return Counts({"energy": {_NAMES: OnHost(whole, partial(_fold, sizes))}})
+        counts = Counts({"energy": {_NAMES: OnHost(whole, partial(_fold, sizes))}})
+        return Counts({}, sites={half: counts}) if half else counts
 
 
 def _fold(sizes: list[_Size], numbers: list[float]) -> Mapping[str, float | int]:

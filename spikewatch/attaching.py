@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .alerts.actions import Dispatcher
 from .alerts.channels import channel_from_environment
@@ -14,7 +15,7 @@ from .alerts.engine import Engine
 from .alerts.loading import Ruleset, find_ruleset
 from .alerts.rule import Rule
 from .errors import AttachError
-from .finding import find_observers, parse_layers
+from .finding import find_observers, parse_hints, parse_layers
 from .journal import JournalWriter
 from .layers import report
 from .observing import load_teacher
@@ -39,6 +40,9 @@ def attach(
     rules: str | Path | Iterable[Rule] | None = None,
     layers: Sequence[str] | Mapping[str, str] | None = None,
     track_weights: int = TRACK_WEIGHTS,
+    quantized: Mapping[str, Callable[[nn.Module], Tensor]] | None = None,
+    pairs: Iterable[tuple[str, str]] = (),
+    optimizers: Iterable[Optimizer] = (),
     teacher: nn.Module | None = None,
     teacher_temperature: float = 2.0,
     on_alert: Callable[[dict[str, Any]], None] | None = None,
@@ -63,6 +67,12 @@ def attach(
             zeros, distances to the threshold), at a byte each. Of a layer with more of them a fixed
             sample of so many is: a share p then has a standard error of √(p(1−p)/track_weights),
             for 65 536 and p = 0.001 that is 0.00012. Shares of the levels are of all weights.
+        quantized: How to read quantized weights that are not seen, by layer: a function that is
+            given the layer and returns its quantized weight, `{"fc": lambda fc: fc.ternary()}`.
+        pairs: Names of binary layers whose sum is one ternary layer (STTN), where their names do
+            not say so: `[("kernel", "twin")]`. The two must be called with the same tensor.
+        optimizers: Optimizers that hold latent weights which the model does not have, as where TTQ
+            writes ternary values into the model's own parameters.
         teacher: The model that this one learns from. Their outputs are compared (table
             `distillation`) where the loop calls both with the same batch; it is never run for this.
         teacher_temperature: τ of that comparison, KL(p_T ‖ p_S)·τ².
@@ -89,7 +99,8 @@ def attach(
     sampler = make_sampler(every)
     _check_track_weights(track_weights)
     ruleset = _ruleset(rules)
-    observers = find_observers(model, named=parse_layers(model, layers))
+    hints = parse_hints(model, quantized=quantized, pairs=pairs, optimizers=optimizers)
+    observers = find_observers(model, named=parse_layers(model, layers), hints=hints)
     if teacher is not None:
         _check_teacher(model, teacher, temperature=teacher_temperature)
         observers.append(load_teacher()(model, teacher, temperature=teacher_temperature))

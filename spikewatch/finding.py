@@ -1,17 +1,21 @@
 """Asking the collectors what they find in a model, and saying so when they find nothing."""
 
 import difflib
+import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .errors import AttachError
 from .layers import named_modules
-from .observing import Observer, load_collectors
+from .observing import Hints, Observer, load_collectors
 
 
-def find_observers(model: nn.Module, *, named: Mapping[str, str]) -> list[Observer]:
+def find_observers(
+    model: nn.Module, *, named: Mapping[str, str], hints: Hints | None = None
+) -> list[Observer]:
     """An observer for each layer that a collector finds, in the model's order.
 
     Raises:
@@ -19,11 +23,18 @@ def find_observers(model: nn.Module, *, named: Mapping[str, str]) -> list[Observ
     """
     observers: list[Observer] = []
     for find in load_collectors().values():
-        observers += find(model, named=named, taken=frozenset())
+        wishes = {"hints": hints} if "hints" in inspect.signature(find).parameters else {}
+        observers += find(model, named=named, taken=frozenset(), **wishes)
     if all(o.layer.kind == "synapse" for o in observers):
         raise AttachError(_nothing_found(model))
     order = {name: i for i, name in enumerate(named_modules(model))}
-    return sorted(observers, key=lambda o: order.get(o.layer.name, len(order)))
+
+    def place(observer: Observer) -> int:
+        name = observer.layer.name
+        # One of several weights of a module has a name within the module's.
+        return order.get(name, order.get(name.rpartition(".")[0], len(order)))
+
+    return sorted(observers, key=place)
 
 
 def parse_layers(
@@ -40,18 +51,56 @@ def parse_layers(
     if isinstance(layers, str):
         layers = [layers]
     given = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers or (), "")
-    known = [name for name in named_modules(model) if name]
     for name, axes in given.items():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3)
-            hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else _some(known)
-            raise AttachError(f"`layers` names {name!r}, which is not in the model. {hint}")
+        _check_name(model, name, "layers")
         if axes and not _readable(axes):
             raise AttachError(
                 f"`layers` gives {name!r} the axes {axes!r}. Write T for time, B for the batch and "
                 "* for the neuron's own axes, such as 'B*' (called at each step) or 'TB*'."
             )
     return given
+
+
+def parse_hints(
+    model: nn.Module,
+    *,
+    quantized: Mapping[str, Callable[[nn.Module], Tensor]] | None,
+    pairs: Iterable[tuple[str, str]],
+    optimizers: Iterable[Optimizer],
+) -> Hints:
+    """Check what the user says of quantized weights.
+
+    Raises:
+        AttachError: A name is not in the model, or something is not what it should be.
+    """
+    hints = Hints(dict(quantized or {}), [tuple(pair) for pair in pairs], list(optimizers))
+    for name, function in hints.quantized.items():
+        _check_name(model, name, "quantized")
+        if not callable(function):
+            raise AttachError(
+                f"`quantized` gives {name!r} {function!r}. Give a function that takes the layer "
+                "and returns its quantized weight."
+            )
+    for pair in hints.pairs:
+        if len(pair) != 2:
+            raise AttachError(f"`pairs` has {pair!r}. A pair is the names of two layers.")
+        for name in pair:
+            _check_name(model, name, "pairs")
+    for optimizer in hints.optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise AttachError(
+                f"`optimizers` has a {type(optimizer).__name__}. Give the torch.optim optimizers "
+                "that hold the latent weights."
+            )
+    return hints
+
+
+def _check_name(model: nn.Module, name: str, argument: str) -> None:
+    known = [n for n in named_modules(model) if n]
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=3)
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else _some(known)
+        raise AttachError(f"`{argument}` names {name!r}, which is not in the model. {hint}")
 
 
 def _readable(axes: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 
-Kind = Literal["spiking", "ternary", "tap", "candidate", "synapse"]
+Kind = Literal["spiking", "ternary", "quantized", "tap", "candidate", "synapse"]
 
 # Wrappers around a module, by class name, and the attribute in which they keep it.
 _WRAPPERS = {
@@ -52,9 +52,11 @@ class Layer:
     Attributes:
         name: The module's qualified name, without the prefixes of wrappers (`module.`,
             `_orig_mod.`); for a tap, the name given by the user.
-        kind: `spiking`, `ternary` (weights), `tap` (a functional neuron), or `candidate` (its code
-            can make spikes; the first forward pass decides); `synapse` (a weight layer whose
-            operations are counted; it is in the table `energy`, and not among the layers).
+        kind: `spiking`, `ternary` (weights), `quantized` (weights that are binary, of n bits, or on
+            their way to ternary ones: the note says which), `tap` (a functional neuron), or
+            `candidate` (its code can make spikes, or its weights become quantized; a forward pass
+            decides); `synapse` (a weight layer whose operations are counted; it is in the table
+            `energy`, and not among the layers).
         library: Who makes such layers (`snntorch`, `spikingjelly`, `user`, …).
         type: The module's class name.
         note: What the user should know of how it is watched.

@@ -15,6 +15,23 @@ from .layers import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the user tells of quantized weights that cannot be seen.
+
+    Attributes:
+        quantized: By the name of a layer, a function that is given the layer and returns its
+            quantized weight.
+        pairs: Names of two layers whose weights add up to one ternary weight.
+        optimizers: Those that hold latent weights which the model does not have.
+    """
+
+    quantized: "Mapping[str, Callable[[nn.Module], Tensor]]" = field(default_factory=dict)
+    pairs: Sequence[tuple[str, str]] = ()
+    optimizers: "Sequence[Optimizer]" = ()
 
 
 @dataclass
@@ -142,6 +159,8 @@ class Collector(Protocol):
             model: The model, wrappers and all.
             named: Layers that the user named by hand, with the axes of their output ("" to guess).
             taken: Names that an earlier collector of the same kind already watches.
+
+        A collector that has a parameter `hints` is given the user's `Hints` as well.
         """
 
 

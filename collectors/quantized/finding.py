@@ -1,49 +1,167 @@
 """Which layers have, or may come to have, quantized weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from spikewatch.layers import named_modules, own_type
+from spikewatch.observing import Hints
 
-from ..levels import ternary_granularity
+from ..levels import judge
+from ..recognise import find_spiking, names_in_code
+from .adapters import packed_shape
+from .kernels import Kernel, is_wrapper
+from .latent_elsewhere import Elsewhere
 from .observer import WeightObserver
+from .pairs import make_pairs
 from .precision import places
+from .seeing import Sight
 
 
-_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
-_LIBRARIES_OF_PLAIN_LAYERS = ("torch.", "spikingjelly.", "snntorch.")
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
+_PLAIN = ("torch.nn.modules.", "spikingjelly.", "snntorch.")
+_TORCH_QUANTIZERS = ("weight_fake_quant",)
 
 
 def find(
     model: nn.Module,
     *,
-    named: Mapping[str, str],  # noqa: ARG001 - layers named by hand are spiking ones
+    named: Mapping[str, str],
     taken: frozenset[str],
+    hints: Hints | None = None,
 ) -> Sequence[WeightObserver]:
-    """An observer for each Linear or Conv layer whose weight is, or may become, ternary."""
+    """An observer for each weight that is, or may become, quantized."""
+    hints = hints or Hints()
+    modules = {n: m for n, m in named_modules(model).items() if n not in taken}
+    elsewhere = Elsewhere(model, hints.optimizers) if hints.optimizers else None
+    wanted = {*hints.quantized, *(name for pair in hints.pairs for name in pair)}
+    kernels = dict(_kernels(modules, wanted, elsewhere))
+    if any(k.guess for found in kernels.values() for k in found):
+        spiking = {f.name for f in find_spiking(model, named=named) if f.kind == "spiking"}
+        kernels = {n: [k for k in found if not (k.guess and _within(n, spiking))]
+                   for n, found in kernels.items()}  # fmt: skip
     where = places(model)
-    return [
-        WeightObserver(name, module, place=where.get(name))
-        for name, module in named_modules(model).items()
-        if name not in taken and isinstance(module, _WEIGHTED) and _may_be_ternary(module)
-    ]
+    observers: dict[str, WeightObserver] = {}
+    for name, found in kernels.items():
+        sight = Sight(modules[name]) if found else None
+        for kernel in found:
+            assert sight is not None  # noqa: S101 - there are kernels
+            observers[kernel.layer] = WeightObserver(
+                kernel,
+                sight,
+                kernel.owner(modules[name]),
+                place=where.get(kernel.layer),
+                told=hints.quantized.get(kernel.layer),
+                elsewhere=elsewhere,
+            )
+    make_pairs(observers, hints.pairs)
+    return list(observers.values())
 
 
-def _may_be_ternary(module: nn.Module) -> bool:
-    if parametrize.is_parametrized(module, "weight"):
-        return True
-    if not own_type(module).__module__.startswith(_LIBRARIES_OF_PLAIN_LAYERS):
-        return True
-    weight = module._parameters.get("weight")
-    # Sharded weights are looked at where they are: asking for all of them is a collective.
-    weight = getattr(weight, "_local_tensor", weight)
-    # Data-swap training (TTQ) and packed inference keep ternary weights in the parameter itself.
-    return (
-        weight is not None
-        and not weight.is_meta
-        and weight.numel() > 0
-        and bool((weight == 0).any())
-        and ternary_granularity(weight) is not None
+def _kernels(
+    modules: Mapping[str, nn.Module], wanted: set[str], elsewhere: Elsewhere | None
+) -> Iterator[tuple[str, list[Kernel]]]:
+    """The weights to look for, by the module in whose forward pass they are multiplied."""
+    for name, module in modules.items():
+        if isinstance(module, parametrize.ParametrizationList):
+            continue
+        own = list(_own_kernels(name, module, is_wanted=name in wanted, elsewhere=elsewhere))
+        yield name, own or list(_applied(name, module))
+
+
+def _own_kernels(
+    name: str, module: nn.Module, *, is_wanted: bool, elsewhere: Elsewhere | None
+) -> Iterator[Kernel]:
+    if isinstance(module, torch.jit.ScriptModule):
+        return
+    if parametrize.is_parametrized(module):
+        for attribute, parts in module.parametrizations.items():  # ty: ignore[missing-union-attribute, not-callable]
+            original = getattr(parts, "original", None)
+            if isinstance(original, Tensor) and original.dim() >= 2:
+                yield Kernel(_layer(name, attribute, "weight"), attribute=attribute)
+        return
+    origin = own_type(module).__module__
+    plain = origin.startswith(_PLAIN) or (
+        origin.startswith("torch.") and not any(hasattr(module, q) for q in _TORCH_QUANTIZERS)
     )
+    if plain:
+        weight = module._parameters.get("weight")
+        fits = isinstance(module, _WEIGHTED) and weight is not None
+        if is_wanted or (fits and (_is_ternary(weight) or _is_swapped(weight, elsewhere))):
+            yield Kernel(name)
+        return
+    if (shape := packed_shape(module)) is not None:
+        yield Kernel(name, shape=shape)
+        return
+    usual = isinstance(module, _WEIGHTED)
+    matrices = [n for n, t in _tensors(module) if _is_matrix(t)]
+    if usual and "weight" not in matrices:
+        matrices.insert(0, "weight")  # lazy, sharded, or with one output
+    main = matrices[0] if len(matrices) == 1 else "weight"
+    for attribute in matrices:
+        guess = not (usual and attribute == "weight") and not is_wanted
+        yield Kernel(_layer(name, attribute, main), attribute=attribute, guess=guess)
+    if is_wanted and main not in matrices:
+        yield Kernel(name)  # the user's function knows what its weight is
+
+
+def _applied(name: str, module: nn.Module) -> Iterator[Kernel]:
+    """Weights of plain layers that a module multiplies with by itself, in code of its own."""
+    if own_type(module).__module__.startswith("torch."):
+        return
+    plain = {
+        n: m
+        for n, m in module.named_children()
+        if isinstance(m, _WEIGHTED) and own_type(m).__module__.startswith(_PLAIN)
+    }
+    if not plain:
+        return
+    used = names_in_code(module)
+    if "weight" in used:
+        for part in plain:
+            if part in used:
+                yield Kernel(f"{name}.{part}".lstrip("."), path=part, guess=True)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in module._parameters.items():
+        if parameter is not None and not is_lazy(parameter):
+            yield name, parameter
+    for name, buffer in module._buffers.items():
+        if buffer is not None and "weight" in name and not is_lazy(buffer):
+            yield name, buffer
+
+
+def _is_matrix(x: Tensor) -> bool:
+    # A leading 1 is an axis to broadcast: a table of positions, a token.
+    return x.dim() >= 2 and x.shape[0] >= 2 and x.numel() >= 4 * x.shape[0]
+
+
+def _is_ternary(weight: Tensor) -> bool:
+    """Whether a plain parameter is ternary itself: swapped while training, or for inference."""
+    # Sharded weights are looked at where they are: asking for all of them is a collective.
+    local: Any = getattr(weight, "_local_tensor", weight)
+    if is_wrapper(local):
+        return True
+    return (
+        not local.is_meta
+        and not is_lazy(local)
+        and local.numel() > 0
+        and judge(local).form == "ternary"
+    )
+
+
+def _is_swapped(weight: Tensor, elsewhere: Elsewhere | None) -> bool:
+    return elsewhere is not None and not is_lazy(weight) and elsewhere.has(tuple(weight.shape))
+
+
+def _layer(name: str, attribute: str, main: str) -> str:
+    return name if attribute == main else f"{name}.{attribute}".lstrip(".")
+
+
+def _within(name: str, outer: set[str]) -> bool:
+    return any(o in ("", name) or name.startswith(f"{o}.") for o in outer)

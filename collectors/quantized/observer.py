@@ -4,185 +4,385 @@ On an observed step it looks once, in the layer's first forward pass, at the wei
 multiplies with. Off the observed steps there is one hook that returns at once.
 """
 
-import threading
 import time
-import weakref
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
-from ..hooks import Hook, in_recomputation
-from ..levels import Granularity, ternary_granularity
-from ..recognise import reaches_compiled
+from ..levels import Levels
+from .adapters import ask
 from .instruments import INSTRUMENTS, Weights
+from .kernels import Kernel, is_wrapper
+from .latent_elsewhere import Elsewhere
+from .operands import like, shares_memory
+from .pairs import Pair
 from .precision import Place
-from .seeing import SeeWeight
-
-
-# The verdict "ternary" is latched, and looked at again after so many observed steps: weights may
-# become ternary late (annealing), or stop being so.
-_RECHECK_STEPS = 64
+from .seeing import Sight
+from .verdicts import Verdict, better
 
 
 class WeightObserver:
-    """Watches the quantized and the latent weight of one layer."""
+    """Watches the quantized and the latent weight of one layer.
 
-    def __init__(self, name: str, module: nn.Module, *, place: Place | None = None) -> None:
-        self._place = place
+    Attributes:
+        layer: What is watched.
+        called: Whether the layer was called in an observed step; None while it is only a guess that
+            it has weights to look at.
+        always_on: Whether its hooks have to stay on.
+        pair: The two binary kernels of which it may be one.
+        verdict: What its weights are.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        sight: Sight,
+        owner: nn.Module,
+        *,
+        place: Place | None = None,
+        told: Callable[[nn.Module], Tensor] | None = None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self.layer = Layer(
-            name=name,
+            name=kernel.layer,
             kind="candidate",
-            library=own_type(module).__module__.split(".")[0],
-            type=own_type(module).__name__,
+            library=own_type(owner).__module__.split(".")[0],
+            type=own_type(owner).__name__,
             note="its weights are looked at in the first step",
         )
-        # A compiled function is compiled anew where the modes that it is called under differ.
-        self.always_on = reaches_compiled(module)
-        self.called = False
-        self._module = weakref.ref(module)
-        self._handles: list[Any] = []
+        self.called: bool | None = None if kernel.guess or kernel.path else False
+        self.pair: Pair | None = None
+        self.verdict = Verdict()
+        self._kernel = kernel
+        self._sight = sight
+        self._place = place
+        self._told = told
+        self._elsewhere = elsewhere
         self._session: Session | None = None
-        self._open = threading.local()  # DataParallel runs replicas in threads of their own
         self._counted: dict[str, Counts] = {}
-        self._granularity: Granularity | None = None
-        self._n_looked = 0
+        self._n_unseen = 0
+        self._as_counted: Callable[[Tensor], Tensor | None] = lambda latent: latent
         self._instruments = [make() for make in INSTRUMENTS]
+        sight.add(self)
+
+    @property
+    def always_on(self) -> bool:
+        """Whether its hooks have to stay on between observed steps."""
+        return self._sight.always_on
+
+    @property
+    def owner(self) -> nn.Module | None:
+        """The module that keeps the weight, while it lives."""
+        module = self._sight.module
+        return None if module is None else self._kernel.owner(module)
 
     def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
-        if not self._handles and (module := self._module()) is not None:
-            self._handles = [
-                module.register_forward_pre_hook(Hook(self._before, self)),
-                module.register_forward_hook(Hook(self._after, self), always_call=True),
-            ]
+        self._sight.start(session)
 
     def stop(self) -> None:
         """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._stop_looking()
+        self._sight.stop()
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        session = self._session
-        if session is None:
-            return
-        session.touch()
-        looks = session.active and not in_recomputation()
-        self.called |= looks
-        if not (looks or self.always_on):
-            return
-        try:
-            phase = session.phase() if looks else ""
-            looks = looks and phase not in self._counted  # called again: the weights are the same
-            if not (looks or self.always_on):
-                return
-            self._stop_looking()
-            see = partial(self._look, module, phase) if looks else None
-            mode = SeeWeight(self._latent(module).shape, see)
-            mode.__enter__()
-            self._open.mode = mode
-        except Exception as error:  # noqa: BLE001 - contract 1
-            session.fault(self.layer.name, error)
+    def look(
+        self, session: Session, module: nn.Module, args: tuple[Any, ...], phase: str
+    ) -> "Look | None":
+        """What a forward pass is to be looked at for; None where for nothing."""
+        if self.called is not None:
+            self.called = True
+        if phase in self._counted:  # called again: the weights are the same
+            return None
+        owner = self._kernel.owner(module)
+        due = self.verdict.is_due(owner)
+        if not (due or self.verdict.is_ternary or self.verdict.on_its_way or self._pairs_up):
+            self.verdict.pass_by()
+            return None
+        return Look(self, session, module, args, phase, due=due)
 
-    def _after(self, *_: Any) -> None:
-        self._stop_looking()
+    @property
+    def _pairs_up(self) -> bool:
+        levels = self.verdict.levels
+        return self.pair is not None and levels is not None and levels.form == "binary"
 
-    def _stop_looking(self) -> None:
-        mode = getattr(self._open, "mode", None)
-        if mode is not None:
-            self._open.mode = None
-            mode.leave()
+    def shape(self, module: nn.Module) -> tuple[int, ...] | None:
+        """Shape of the weight; None where the module has none (now)."""
+        if self._kernel.shape is not None:
+            return self._kernel.shape
+        latent = self._kernel.latent(module)
+        return None if latent is None or latent.dim() < 2 else tuple(latent.shape)
 
-    @staticmethod
-    def _latent(module: nn.Module) -> Tensor:
-        if parametrize.is_parametrized(module, "weight"):
-            original = getattr(module.parametrizations["weight"], "original", None)  # ty: ignore[not-subscriptable, invalid-argument-type]
-            if isinstance(original, Tensor):
-                return original
-        weight = module.weight
-        assert isinstance(weight, Tensor)  # noqa: S101 - every Linear and Conv has one
-        return weight
+    def latent(self, module: nn.Module) -> Tensor | None:
+        """The latent weight, as the layer keeps it."""
+        return self._kernel.latent(module)
 
-    def _look(self, module: nn.Module, phase: str, weight: Tensor) -> None:
-        session = self._session
-        if session is None or phase in self._counted:
-            return
-        began = time.perf_counter()
-        try:
-            with torch._C.DisableTorchFunction(), torch.no_grad():
-                source = self._latent(module)
-                # Where the parameter itself is quantized, it or a transposed view is multiplied.
-                same = weight is source or weight._base is source
-                latent = source.detach()
-                weight = latent if same else weight.detach()
-                self._count(session, module, phase, weight, latent)
-        except Exception as error:  # noqa: BLE001 - contract 1
-            session.fault(self.layer.name, error)
-        session.spent(time.perf_counter() - began)
+    def is_hidden(self, module: nn.Module) -> bool:
+        """Whether only operations below Python see the quantized weight."""
+        kept = getattr(self._kernel.owner(module), self._kernel.attribute, None)
+        return isinstance(kept, Tensor) and is_wrapper(kept) and hasattr(kept, "_data") and (
+            "dequantize" not in vars(type(kept))
+        )  # fmt: skip
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the module keeps the weight that it multiplies with itself."""
+        return not self._kernel.path
+
+    def ask(self, module: nn.Module) -> Tensor | None:
+        """The quantized weight as the user's function, or else the layer itself, tells it."""
+        owner = self._kernel.owner(module)
+        if self._told is not None:
+            told = self._told(owner)
+            if not isinstance(told, Tensor) or told.dim() < 1:
+                raise TypeError(
+                    f"the function in `quantized` for {self.layer.name!r} returned "
+                    f"{type(told).__name__}; it should return the quantized weight, a tensor"
+                )
+            return told.detach()
+        return ask(owner, self._kernel.attribute)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the user's function gives the weight."""
+        return self._told is not None
+
+    # ---------------------------------------------------------------- what was seen
+
+    def take(
+        self, look: "Look", weight: Tensor, levels: Levels, *, call: int, judged: bool
+    ) -> None:
+        """Take the weight that a forward pass has multiplied with, and count it."""
+        session, module = look.session, look.module
+        self._n_unseen = 0
+        weight, latent = self._beside(module, weight)
+        if not judged:
+            self.verdict.pass_by()
+        elif self.verdict.adopt(levels, weight, latent, self._kernel.owner(module), call=call):
+            self._tell(session)
+        levels = self.verdict.levels or levels
+        if self.pair is not None and levels.form == "binary":
+            self.pair.offer(self, look, weight)
+        self._count(session, module, look.phase, weight, latent, levels)
+
+    def _beside(self, module: nn.Module, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The quantized weight and the latent one, in the same layout; None where there is none."""
+        source = self._kernel.latent(module)
+        self._as_counted = lambda _: None
+        if source is None:
+            return weight.detach(), None
+        found, weight = like(weight.detach(), source.detach()), weight.detach()
+        if found is None:
+            return weight, None
+        if shares_memory(weight, source):
+            latent = None if self._elsewhere is None else self._elsewhere.latent_of(weight)
+            self._as_counted = lambda kept: kept if latent is None else latent
+            return weight, latent
+        transposed, shape = found[0], found[1].shape
+        self._as_counted = lambda x: x.t() if transposed else x.view(shape)
+        return weight, found[1]
 
     def _count(
-        self, session: Session, module: nn.Module, phase: str, weight: Tensor, latent: Tensor
+        self,
+        session: Session,
+        module: nn.Module,
+        phase: str,
+        weight: Tensor,
+        latent: Tensor | None,
+        levels: Levels,
     ) -> None:
-        if self._n_looked % _RECHECK_STEPS == 0:
-            self._judge(session, weight)
-        self._n_looked += 1
-        instruments = [
-            i for i in self._instruments if self._granularity is not None or i.before_levels
-        ]
+        latent = weight if latent is None else latent
+        if levels.shifted:
+            weight, latent = _centred(weight, latent, levels)
         weights = Weights(
             weight,
             latent,
-            self._granularity,
-            module,
+            levels.granularity if levels.form == "ternary" else None,
+            self._kernel.owner(module),
             phase=phase,
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
             place=self._place,
+            levels=levels,
         )
         counts = Counts({})
-        for instrument in instruments:
-            _add(counts, instrument.read(weights))
-        if counts.tables:
-            self._counted[phase] = counts
+        for instrument in self._instruments:
+            if levels.form == "ternary" or (self.verdict.on_its_way and instrument.before_levels):
+                add(counts, instrument.read(weights))
+        self._counted[phase] = counts
 
-    def _judge(self, session: Session, weight: Tensor) -> None:
-        was, self._granularity = self._granularity, ternary_granularity(weight)
-        if self._granularity is not None and self.layer.kind == "candidate":
-            note = (
-                "one scale" if self._granularity == "tensor" else f"a scale a {self._granularity}"
-            )
-            self.layer = replace(self.layer, kind="ternary", note=note)
+    def _tell(self, session: Session) -> None:
+        verdict = self.verdict
+        levels, note = verdict.levels, verdict.note
+        if levels is None:
+            return
+        named = levels.form in ("ternary", "binary", "n-bit") or verdict.on_its_way
+        if not named:
+            text = f"its weights are not ternary now ({note}); looked at again later"
+            session.note(self.layer.name, text)
+            return
+        kind = "ternary" if verdict.is_ternary else "quantized"
+        news = kind != self.layer.kind
+        self.layer = replace(self.layer, kind=kind, note=note)
+        if self.called is None:
+            self.called = True
+        if news:
             session.confirm(self.layer)
-        elif self._granularity is None and (was is not None or self._n_looked == 0):
-            session.note(self.layer.name, "its weights are not ternary now; looked at again later")
+        elif kind == "quantized":
+            session.note(self.layer.name, note)
+
+    def not_seen(self, session: Session) -> None:
+        """Take note of a forward pass that has multiplied with nothing that could be its weight."""
+        self._n_unseen += 1
+        if self._n_unseen == 1 and self.layer.kind == "candidate" and not self._kernel.guess:
+            session.note(
+                self.layer.name,
+                "the product with its weights was not seen. If they are quantized, hand over how "
+                f"to read them: attach(model, quantized={{{self.layer.name!r}: function}})",
+            )
+
+    # ---------------------------------------------------------------- the step's end
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of all instruments; None where the weight is not ternary."""
+        session, module = self._session, self._sight.module
+        if phase == "train" and phase not in self._counted and session is not None:
+            self._ask_late(session, module)
         counts = self._counted.pop(phase, None)
-        session, module = self._session, self._module()
-        ended = phase == "train" and session is not None and session.detailed
-        if counts is None or not ended or module is None:
-            return counts
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            latent = self._latent(module).detach()
-            for instrument in self._instruments:
-                _add(counts, instrument.end(module, latent))
-        return counts
+        if counts is None or session is None or module is None:
+            return None
+        if counts.tables and phase == "train" and session.detailed:
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                self._end(counts, module)
+        if self.pair is not None:
+            self.pair.add_to(counts, self, phase)
+        return counts if counts.tables or counts.sites else None
+
+    def _end(self, counts: Counts, module: nn.Module) -> None:
+        owner, source = self._kernel.owner(module), self._kernel.latent(module)
+        latent = None if source is None else self._as_counted(source.detach())
+        if latent is None:
+            return
+        for instrument in self._instruments:
+            add(counts, instrument.end(owner, latent))
+
+    def _ask_late(self, session: Session, module: nn.Module | None) -> None:
+        """Ask the layer at the end of a step in which no forward pass of it was seen (compiled)."""
+        unseen = self.called is False or (self._told is not None and not self.called)
+        if module is None or not unseen or not session.active:
+            return
+        if Look(self, session, module, (), "train", due=True).ask() and self.called is not None:
+            self.called = True
 
 
-def _add(whole: Counts, part: Counts | None) -> None:
+class Look:
+    """One look at the weight of one layer, in one forward pass."""
+
+    def __init__(
+        self,
+        observer: WeightObserver,
+        session: Session,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        phase: str,
+        *,
+        due: bool,
+    ) -> None:
+        self.session = session
+        self.module = module
+        self.phase = phase
+        self.input = _identity(args)
+        self.latent = observer.latent(module)
+        self.shape = observer.shape(module) or ()
+        self.is_hidden = observer.is_hidden(module)
+        self.is_own = observer.is_own
+        self._observer = observer
+        self._due = due
+        self._done = observer.is_told
+        self._n_calls = 0
+        self._best: tuple[Tensor, Levels, int] | None = None
+
+    def has_levels(self, weight: Tensor) -> bool:
+        """Whether a tensor has few levels, so that it is hardly an activation."""
+        return self._observer.verdict.judge(weight).form not in ("full", "empty")
+
+    def offer(self, weight: Tensor) -> None:
+        """Take an operand that fits: shape (out, *), or as the layer keeps it."""
+        call, self._n_calls = self._n_calls, self._n_calls + 1
+        verdict = self._observer.verdict
+        if self._done or not (self._due or call == verdict.call):
+            return
+        began = time.perf_counter()
+        with torch.no_grad():
+            known = None if self._due else verdict.levels
+            levels = verdict.judge(weight) if known is None else known
+            if levels.form == "ternary" or not self._due:
+                self._done = True
+                self._observer.take(self, weight, levels, call=call, judged=self._due)
+            elif self._best is None or better(levels, self._best[1]):
+                self._best = (weight, levels, call)  # a later product may be the quantized one
+        self.session.spent(time.perf_counter() - began)
+
+    def settle(self) -> None:
+        """End the look: the forward pass is over."""
+        try:
+            if self._observer.is_told:
+                self.ask()
+            elif not self._done and self._best is not None:
+                weight, levels, call = self._best
+                self._best = None
+                with torch._C.DisableTorchFunction(), torch.no_grad():
+                    self._observer.take(self, weight, levels, call=call, judged=True)
+            elif not self._done and not self.ask():
+                self._observer.not_seen(self.session)
+        except Exception as error:  # noqa: BLE001 - contract 1
+            self.session.fault(self._observer.layer.name, error)
+
+    def ask(self) -> bool:
+        """Ask the layer, or the user's function, for the weight; returns whether it answered."""
+        began = time.perf_counter()
+        try:
+            with torch.no_grad():
+                weight = self._observer.ask(self.module)
+                if weight is None:
+                    return False
+                levels = self._observer.verdict.judge(weight)
+                self._observer.take(self, weight, levels, call=0, judged=True)
+        except Exception as error:  # noqa: BLE001 - contract 1
+            self.session.fault(self._observer.layer.name, error)
+        self.session.spent(time.perf_counter() - began)
+        return True
+
+
+def add(whole: Counts, part: Counts | None) -> None:
+    """Add what one instrument has counted."""
     if part is None:
         return
     for table, counters in part.tables.items():
         whole.tables.setdefault(table, {}).update(counters)
     whole.histograms += part.histograms
+
+
+def _identity(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """What tells one input from another one, without holding it."""
+    x = args[0] if args else None
+    if not isinstance(x, Tensor):
+        return None
+    return (id(x), tuple(x.shape), x._version)
+
+
+def _centred(weight: Tensor, latent: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Both, less the middle level: a negative and a positive weight are what they are beside it."""
+    size = {"tensor": weight.numel(), "row": weight[0].numel(), "group": levels.group}
+    rows = weight.reshape(-1, size[levels.granularity or "tensor"])
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    middle, reach = (low + high) / 2, (high - low) / 2
+    less = rows - middle
+    less = torch.where(less.abs() < 0.5 * reach, 0, less).reshape(weight.shape)
+    return less, (latent.reshape(rows.shape) - middle).reshape(weight.shape)

@@ -1,44 +1,50 @@
-"""Catching the weight that a layer really multiplies with.
+"""Catching the weights that a module really multiplies with.
 
-It is often a temporary that only `F.linear` or `F.conv*` ever sees, so on an observed step a
-function mode is entered for the time of the layer's forward.
+They are often temporaries that only `F.linear` and its kin ever see, so on an observed step a
+function mode is entered for the time of the module's forward pass. It comes before everything that
+asks the layer (`adapters`): what it sees is what is used, and it neither calls a quantizer once
+more, which may count or draw random numbers, nor needs to know any. Where Python does not see the
+product, in a ScriptModule or within a tensor type of a library's own, a dispatch mode does.
 """
 
-from collections.abc import Callable
-from typing import Any
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..hooks import Hook, in_recomputation, why_unreadable
+from ..recognise import reaches_compiled
+from .operands import (
+    Operand,
+    agreement,
+    comes_from,
+    fit,
+    multiplies,
+    multiplies_inside,
+    operands,
+    outputs_first,
+)
 
 
-# Functions whose second argument, or keyword `weight`, is the weight.
-_WEIGHT_FUNCTIONS = {
-    torch.nn.functional.linear,
-    torch.nn.functional.conv1d,
-    torch.nn.functional.conv2d,
-    torch.nn.functional.conv3d,
-    torch.nn.functional.conv_transpose1d,
-    torch.nn.functional.conv_transpose2d,
-    torch.nn.functional.conv_transpose3d,
-    torch.conv1d,
-    torch.conv2d,
-    torch.conv3d,
-    torch.matmul,
-    torch.mm,
-    torch.Tensor.matmul,
-    torch.Tensor.mm,
-    torch.Tensor.__matmul__,
-}
+if TYPE_CHECKING:
+    from spikewatch.observing import Session
+
+    from .observer import Look, WeightObserver
 
 
-class SeeWeight(TorchFunctionMode):
-    """Hands over the first weight that a weight function is given."""
+class SeeWeights(TorchFunctionMode):
+    """Hands over the operands of each product."""
 
-    def __init__(self, shape: torch.Size, seen: Callable[[Tensor], None] | None) -> None:
+    def __init__(self, offer: Callable[..., bool] | None, claims: threading.local) -> None:
         super().__init__()
-        self._shape = shape
-        self._seen = seen
+        self._offer = offer
+        self._claims = claims
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -47,15 +53,16 @@ class SeeWeight(TorchFunctionMode):
         # First, since a compiled function is bound to all that it has looked at of ours.
         if torch.compiler.is_compiling():
             return func(*args, **kwargs)
-        seen = self._seen
-        if seen is not None and func in _WEIGHT_FUNCTIONS:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            if isinstance(weight, Tensor):
-                if weight.shape == self._shape:
-                    seen(weight)
-                elif weight.dim() == 2 and weight.shape == self._shape[::-1]:
-                    seen(weight.t())
-        return func(*args, **kwargs)
+        if self._offer is None or not multiplies(func):
+            return func(*args, **kwargs)
+        # Modules within others have modes of their own, and the innermost is asked first.
+        if getattr(self._claims, "taken", False) or not self._offer(func, args, kwargs):
+            return func(*args, **kwargs)
+        self._claims.taken = True
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._claims.taken = False
 
     def leave(self) -> None:
         """Exit, wherever the mode is among those entered.
@@ -71,3 +78,169 @@ class SeeWeight(TorchFunctionMode):
             torch._C._pop_torch_function_stack()
         for mode in reversed(above):
             torch._C._push_on_torch_function_stack(mode)
+
+
+class SeeInside(TorchDispatchMode):
+    """The same below autograd, where ScriptModules and libraries' own tensor types are seen."""
+
+    def __init__(self, offer: Callable[..., bool]) -> None:
+        super().__init__()
+        self._offer = offer
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if multiplies_inside(func):
+            self._offer(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+    def leave(self) -> None:
+        """Exit, wherever the mode is among those entered."""
+        above: list[Any] = []
+        while (n := torch._C._len_torch_dispatch_stack()) and torch._C._get_dispatch_stack_at(
+            n - 1
+        ) is not self:
+            above.append(_python_dispatch._pop_mode())
+        if n:
+            _python_dispatch._pop_mode()
+        for mode in reversed(above):
+            _python_dispatch._push_mode(mode)
+
+
+_claims = threading.local()
+
+
+class Sight:
+    """Sees what one module multiplies with, in the observed steps.
+
+    Attributes:
+        always_on: Whether its hooks have to stay on between these.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        # A compiled function is compiled anew where the modes that it is called under differ.
+        self.always_on = reaches_compiled(module)
+        self._scripted = isinstance(module, torch.jit.ScriptModule)
+        self._module = weakref.ref(module)
+        self._observers: list[WeightObserver] = []
+        self._handles: list[Any] = []
+        self._session: Session | None = None
+        self._open = threading.local()  # DataParallel runs replicas in threads of their own
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module, while it lives."""
+        return self._module()
+
+    def add(self, observer: "WeightObserver") -> None:
+        """Look for one more of the module's weights."""
+        self._observers.append(observer)
+
+    def start(self, session: "Session") -> None:
+        """Put the hooks on."""
+        self._session = session
+        if not self._handles and (module := self._module()) is not None:
+            self._handles = [
+                module.register_forward_pre_hook(Hook(self._before, self)),
+                module.register_forward_hook(Hook(self._after, self), always_call=True),
+            ]
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._leave()
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        session = self._session
+        if session is None:
+            return
+        session.touch()
+        observed = session.active and not in_recomputation()
+        if not (observed or self.always_on):
+            return
+        try:
+            looks = self._looks(session, module, args) if observed else []
+            if not (looks or self.always_on):
+                return
+            self._leave()
+            self._open.looks = looks
+            mode: SeeWeights | SeeInside
+            if looks and (self._scripted or any(look.is_hidden for look in looks)):
+                mode = SeeInside(self._offer)
+            else:
+                mode = SeeWeights(self._offer if looks else None, _claims)
+            mode.__enter__()
+            self._open.mode = mode
+        except Exception as error:  # noqa: BLE001 - contract 1
+            session.fault(self._observers[0].layer.name, error)
+
+    def _looks(self, session: "Session", module: nn.Module, args: tuple[Any, ...]) -> list["Look"]:
+        phase = session.phase()
+        looks = [observer.look(session, module, args, phase) for observer in self._observers]
+        return [look for look in looks if look is not None]
+
+    def _after(self, *_: Any) -> None:
+        looks = self._leave()
+        for look in looks:
+            look.settle()
+
+    def _leave(self) -> list["Look"]:
+        mode, looks = getattr(self._open, "mode", None), getattr(self._open, "looks", [])
+        if mode is None:
+            return []
+        self._open.mode, self._open.looks = None, []
+        mode.leave()
+        _claims.taken = False
+        return looks
+
+    def _offer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Hand an operand to the one whose weight it is; returns whether it is one's."""
+        session, looks = self._session, getattr(self._open, "looks", [])
+        if session is None:
+            return False
+        try:
+            with torch._C.DisableTorchFunction():
+                for operand in operands(func, args, kwargs):
+                    look = _whose(operand, looks)
+                    if look is not None and not why_unreadable(operand.tensor):
+                        look.offer(outputs_first(operand, look.shape))
+                        return True
+        except Exception as error:  # noqa: BLE001 - contract 1
+            session.fault(self._observers[0].layer.name, error)
+        return False
+
+
+def _whose(operand: Operand, looks: Sequence["Look"]) -> "Look | None":
+    """The look whose weight an operand is, if it is one's."""
+    fitting = [look for look in looks if fit(operand, look.shape)]
+    if not fitting:
+        return None
+    origins = [_origin(operand.tensor, look) for look in fitting]
+    if True in origins:
+        return fitting[origins.index(True)]
+    if operand.role != "weight":
+        # Of a product, either side may be an activation: few levels say that it is a weight.
+        fitting = [f for f, o in zip(fitting, origins, strict=True) if o is None]
+        if not fitting or not fitting[0].has_levels(outputs_first(operand, fitting[0].shape)):
+            return None
+    else:
+        fitting = [f for f, o in zip(fitting, origins, strict=True) if o is None or f.is_own]
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+    weight = outputs_first(operand, fitting[0].shape).detach()
+    return max(fitting, key=lambda look: _likeness(weight, look))
+
+
+def _origin(tensor: Tensor, look: "Look") -> bool | None:
+    return None if look.latent is None else comes_from(tensor, look.latent)
+
+
+def _likeness(weight: Tensor, look: "Look") -> float:
+    latent = look.latent
+    if latent is None:
+        return 0.0
+    latent = latent.detach()
+    options = [latent] + ([latent.t()] if latent.dim() == 2 else [])
+    return max((agreement(weight, x) for x in options if x.shape == weight.shape), default=0.0)

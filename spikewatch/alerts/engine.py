@@ -41,12 +41,12 @@ class Engine:
         self._machine = Machine(rules, run=run, rank=rank)
 
     def place(self, layers: Iterable[tuple[str, int | None, str | None]]) -> None:
-        """Take names of layers, each with its depth and kind; the first word on each counts."""
+        """Take names of layers, each with its depth and kind: the last one."""
         for name, depth, kind in layers:
             if depth is not None:
                 self._machine.depths.setdefault(name, depth)
             if kind:
-                self._machine.kinds.setdefault(name, kind)
+                self._machine.kinds[name] = kind
                 if "@" not in name:  # one more site of a layer, which comes and goes
                     self._watched.add(name)
 

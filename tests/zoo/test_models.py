@@ -272,11 +272,44 @@ def test_ternary_weights_only_add(model, trained):
     assert trained(model).shown("energy", layer)[1] == set()
 
 
-def test_two_binary_kernels_are_seen_without_zeros(trained):
-    weights = trained("sttn").tables["weights"]
-    kernels = weights.filter(weights["layer"].is_in(["3.linear_1", "3.linear_2"]))
-    assert kernels.height
-    assert (kernels["weight_zero_frac"] == 0).all()
+def test_two_binary_kernels_are_one_ternary_layer(trained):
+    seen = trained("sttn")
+    kernels = {"3.linear_1+linear_2": "3", "6.linear_1+linear_2": "6"}
+    assert seen.layers("weights") == set(kernels)
+    for layer, name in kernels.items():
+        last = seen.tables["weights"].filter(layer=layer).sort("step").row(-1, named=True)
+        q = seen.training.net.get_submodule(name).quantized_weight()
+        assert last["n_weights"] == q.numel()
+        assert last["weight_zero_frac"] == pytest.approx(q.eq(0).float().mean().item(), abs=0.01)
+        assert 0.4 < last["weight_zero_frac"] < 0.6
+
+
+def test_operations_of_two_kernels_are_counted_once(trained):
+    energy = trained("sttn").tables["energy"].filter(phase="train")
+    assert set(energy["layer"]) == {"0", "3.linear_1+linear_2", "6.linear_1+linear_2", "9"}
+    assert set(energy.filter(layer="3.linear_1+linear_2")["n_macs"]) == {0}
+
+
+@pytest.mark.parametrize(("model", "begins"), [("tervit", 0.3), ("progressive", 0.7)])
+def test_weights_are_counted_from_the_step_in_which_they_become_ternary(model, begins, trained):
+    seen = trained(model)
+    steps = seen.tables["weights"].filter(phase="train")["step"]
+    assert steps.min() == pytest.approx(begins * seen.n_steps, abs=1)
+    assert steps.n_unique() == steps.max() - steps.min() + 1
+
+
+@pytest.mark.parametrize("model", ["tervit", "progressive", "sttn"])
+def test_weights_that_are_not_ternary_yet_are_named_and_set_off_no_warning(model, trained):
+    seen = trained(model)
+    notes = seen.tables["events"].filter(kind="note", layer="")
+    assert notes.is_empty()
+    layers = seen.tables["layers"]
+    ends = layers.filter(layers["layer"].is_in(["0", "9"]))
+    assert set(ends["kind"]) == {"quantized"}
+    assert set(ends["note"]) == {"8 bit, a scale a row"}
+    first = layers.sort("at").filter(layer="3" if model != "sttn" else "3.linear_1")
+    kinds = {"sttn": ["quantized"]}.get(model, ["quantized", "ternary"])
+    assert first["kind"].to_list() == kinds
 
 
 def test_the_two_scales_of_ttq_move_apart(trained):

@@ -1,0 +1,59 @@
+"""A weight of a layer, by where it is kept: in the module itself, or in one of its parts."""
+
+from dataclasses import dataclass
+from operator import attrgetter
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A weight that a module multiplies with.
+
+    Attributes:
+        layer: Name of the layer in every table.
+        path: From the module in whose forward pass it is multiplied to the one that keeps it; ""
+            where these are the same.
+        attribute: Its name there.
+        shape: Its shape, where it is only kept packed; else None.
+        guess: Whether the module is none that usually has a weight, but happens to keep a matrix.
+    """
+
+    layer: str
+    path: str = ""
+    attribute: str = "weight"
+    shape: tuple[int, ...] | None = None
+    guess: bool = False
+
+    def owner(self, module: nn.Module) -> nn.Module:
+        """The module that keeps it.
+
+        Args:
+            module: In whose forward pass it is multiplied; or the replica of it that runs.
+        """
+        return attrgetter(self.path)(module) if self.path else module
+
+    def latent(self, module: nn.Module) -> Tensor | None:
+        """The full-precision weight, as it is kept; None where only a packed one is."""
+        if self.shape is not None:
+            return None
+        owner = self.owner(module)
+        if parametrize.is_parametrized(owner, self.attribute):
+            original = getattr(owner.parametrizations[self.attribute], "original", None)  # ty: ignore[not-subscriptable, invalid-argument-type]
+            if isinstance(original, Tensor):
+                return original
+        weight = getattr(owner, self.attribute, None)
+        return bare(weight) if isinstance(weight, Tensor) else None
+
+
+def bare(weight: Tensor) -> Tensor:
+    """The tensor that a wrapper of a library's own type holds, if it holds just one like it."""
+    inner = getattr(weight, "_data", None) if is_wrapper(weight) else None
+    same = isinstance(inner, Tensor) and inner.shape == weight.shape and inner.is_floating_point()
+    return inner if same else weight
+
+
+def is_wrapper(weight: Tensor) -> bool:
+    """Whether it is of a type of some library's own, with operations of its own."""
+    return not type(weight).__module__.startswith("torch.") and type(weight) is not Tensor

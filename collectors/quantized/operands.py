@@ -1,0 +1,230 @@
+"""Which operands of which functions may be weights, and whether one is the weight in question."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..levels import blocks_of
+from .kernels import is_wrapper
+
+
+Role = Literal["weight", "left", "right", "any"]
+
+
+class Operand(NamedTuple):
+    """A tensor that something was multiplied with.
+
+    Attributes:
+        tensor: As it was given, unwrapped.
+        role: `weight` where only a weight is given there, outputs first; `left` and `right` sides
+            of a matrix product, outputs first and last; `any` where nothing is known.
+    """
+
+    tensor: Tensor
+    role: Role
+
+
+_WEIGHT: tuple[tuple[int, Role], ...] = ((1, "weight"),)
+_SIDES: tuple[tuple[int, Role], ...] = ((1, "right"), (0, "left"))
+_ADDED: tuple[tuple[int, Role], ...] = ((2, "right"), (1, "left"))
+# Positions that may hold a weight, likeliest first.
+_PLACES: dict[Callable[..., Any], tuple[tuple[int, Role], ...]] = {
+    **dict.fromkeys(
+        (
+            functional.linear,
+            functional.embedding,
+            functional.embedding_bag,
+            functional.conv1d,
+            functional.conv2d,
+            functional.conv3d,
+            functional.conv_transpose1d,
+            functional.conv_transpose2d,
+            functional.conv_transpose3d,
+            torch.conv1d,
+            torch.conv2d,
+            torch.conv3d,
+            torch.convolution,
+        ),
+        _WEIGHT,
+    ),
+    **dict.fromkeys(
+        (
+            torch.matmul,
+            torch.mm,
+            torch.bmm,
+            torch.mv,
+            torch._int_mm,
+            torch.Tensor.matmul,
+            torch.Tensor.mm,
+            torch.Tensor.bmm,
+            torch.Tensor.mv,
+            torch.Tensor.__matmul__,
+        ),
+        _SIDES,
+    ),
+    torch.Tensor.__rmatmul__: ((0, "right"), (1, "left")),
+    **dict.fromkeys((torch.addmm, torch.baddbmm, torch.Tensor.addmm, torch.Tensor.baddbmm), _ADDED),
+    torch.einsum: (),
+    torch.tensordot: ((1, "any"), (0, "any")),
+}
+_aten = torch.ops.aten
+# The same, below autograd.
+_INSIDE: dict[Any, tuple[tuple[int, Role], ...]] = {
+    _aten._int_mm.default: _SIDES,
+    _aten.mm.default: _SIDES,
+    _aten.bmm.default: _SIDES,
+    _aten.addmm.default: _ADDED,
+    _aten.linear.default: _WEIGHT,
+    _aten.convolution.default: _WEIGHT,
+    _aten.embedding.default: ((0, "weight"),),
+}
+# Graph nodes at which a weight ends, and an activation begins.
+_PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Convolution", "Linear", "Embedding")
+_MOST_NODES = 200
+
+
+def multiplies(func: Any) -> bool:
+    """Whether one operand of the function may be a weight."""
+    return func in _PLACES
+
+
+def multiplies_inside(func: Any) -> bool:
+    """Whether one operand of the ATen operation may be a weight."""
+    return func in _INSIDE
+
+
+def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Operand]:
+    """Operands that may be weights, likeliest first."""
+    if func is torch.einsum:
+        yield from _of_einsum(args)
+        return
+    for place, role in _PLACES.get(func) or _INSIDE.get(func, ()):
+        given = args[place] if place < len(args) else kwargs.get("weight")
+        tensor = _unwrapped(given)
+        if tensor is not None and tensor.dim() >= 2:
+            yield Operand(tensor, role)
+
+
+def _of_einsum(args: tuple[Any, ...]) -> Iterator[Operand]:
+    if not args or not isinstance(args[0], str):
+        return
+    given = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
+    terms, _, result = args[0].replace(" ", "").partition("->")
+    for term, part in zip(terms.split(","), given, strict=False):
+        tensor = _unwrapped(part)
+        if tensor is None or tensor.dim() < 2:
+            continue
+        sides: Role = "any"
+        if len(term) == 2 and result:
+            sides = "left" if term[0] in result and term[1] not in result else "right"
+        yield Operand(tensor, sides)
+
+
+def _unwrapped(given: Any) -> Tensor | None:
+    """A plain tensor of what libraries make of one: brevitas gives a tuple, quanto a type."""
+    if not isinstance(given, Tensor):
+        given = getattr(given, "value", None)
+        return given if isinstance(given, Tensor) else None
+    if is_wrapper(given) and "dequantize" in {k for c in _own_classes(given) for k in vars(c)}:
+        return given.dequantize()
+    return given
+
+
+def _own_classes(x: Tensor) -> list[type]:
+    return [c for c in type(x).__mro__ if not c.__module__.startswith("torch.") and c is not object
+            and c is not Tensor and issubclass(c, Tensor)]  # fmt: skip
+
+
+def fit(operand: Operand, shape: tuple[int, ...]) -> bool:
+    """Whether the operand may be a weight of this shape, transposed or reshaped."""
+    x = operand.tensor
+    if x.shape == shape:
+        return True
+    if x.dim() != 2 or x.numel() != _size(shape):
+        return False
+    return shape[0] in x.shape
+
+
+def outputs_first(operand: Operand, shape: tuple[int, ...]) -> Tensor:
+    """A view of the operand with the outputs first, where that is known."""
+    x = operand.tensor
+    if x.dim() == 2 and operand.role == "right":
+        return x.t()
+    if x.dim() == 2 and operand.role == "any" and x.shape != shape:
+        return x.t()
+    return x
+
+
+def like(weight: Tensor, latent: Tensor) -> tuple[bool, Tensor] | None:
+    """A view of the latent weight, element by element beside the quantized one.
+
+    Args:
+        weight: The quantized weight, outputs first.
+        latent: As it is kept, of as many elements.
+
+    Returns:
+        Whether it is transposed, and the view; None where there is none.
+    """
+    if weight.numel() != latent.numel():
+        return None
+    if latent.dim() == 2 and latent.shape == weight.shape[::-1]:
+        straight = latent.shape == weight.shape
+        if not straight or agreement(weight, latent.t()) > agreement(weight, latent):
+            return True, latent.t()
+    if latent.shape == weight.shape:
+        return False, latent
+    if latent.shape[0] == weight.shape[0] and latent.is_contiguous():
+        return False, latent.view(weight.shape)
+    return None
+
+
+def agreement(weight: Tensor, latent: Tensor) -> float:
+    """Share of a sample of nonzero weights that have the sign of the latent one."""
+    a, b = blocks_of(weight).sign(), blocks_of(latent).sign()
+    n = a.ne(0).sum()
+    return float((a * b == 1).sum() / n.clamp(min=1)) if a.shape == b.shape else 0.0
+
+
+def comes_from(x: Tensor, latent: Tensor) -> bool | None:
+    """Whether a weight was made of this latent one, as the autograd graph says; None if it is mute.
+
+    The graph is followed up to products: what lies behind one is an activation's.
+    """
+    if shares_memory(x, latent):
+        return True
+    if x.grad_fn is None:
+        return None if not x.requires_grad else x is latent
+    todo: list[Any] = [x.grad_fn]
+    seen: set[Any] = set()
+    while todo and len(seen) < _MOST_NODES:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", None) is latent or node is latent.grad_fn:
+            return True
+        if not node.name().startswith(_PRODUCTS):
+            todo += [n for n, _ in node.next_functions]
+    return False
+
+
+def shares_memory(x: Tensor, latent: Tensor) -> bool:
+    """Whether two tensors are the same weights, transposed or not."""
+    try:
+        return (
+            x.numel() == latent.numel()
+            and x.device == latent.device
+            and x.data_ptr() == latent.data_ptr() != 0
+        )
+    except RuntimeError:  # no storage: a type of a library's own
+        return x is latent
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    n = 1
+    for length in shape:
+        n *= length
+    return n

@@ -1,0 +1,138 @@
+"""What a layer's weights are: judged, latched, looked at again, and told in words."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..levels import FULL, Levels, judge
+from .annealing import stage_of
+
+
+# A verdict "ternary" is looked at again after so many observed steps; another one in each of the
+# first steps, and later as rarely as this, unless the layer is on its way or has changed its stage.
+_TERNARY_STEPS = 16
+_OTHER_STEPS = 8
+_FIRST_STEPS = 4
+# What code calls the stage of a quantizer that is yet to come to its end.
+_STAGES = (
+    "lambda_", "lmbda", "quant_lambda", "anneal", "annealing", "stage", "phase", "mode",
+    "temperature", "tau", "temp", "progress", "quant_delay", "quantize", "enabled",
+)  # fmt: skip
+_TELLING = _STAGES[:6] + _STAGES[8:12]
+_RANKS = {"ternary": 4, "binary": 3, "n-bit": 2, "full": 1, "empty": 0}
+_LEAST_STAGE = 0.02
+
+
+class Verdict:
+    """The levels of one layer's weights, as known now.
+
+    Attributes:
+        levels: What was found last; None before anything was.
+        call: Which of the products that fit in a forward pass is the one with the weights.
+        note: The verdict in words.
+        on_its_way: Whether the layer is not ternary yet, and says or shows that it will be.
+    """
+
+    def __init__(self) -> None:
+        self.levels: Levels | None = None
+        self.call = 0
+        self.note = ""
+        self.on_its_way = False
+        self._n_looked = 0
+        self._n_since = 0
+        self._stage: tuple[Any, ...] = ()
+        self._what: tuple[Any, ...] = ()
+
+    @property
+    def is_ternary(self) -> bool:
+        """Whether the weights have levels that count as ternary ones."""
+        return self.levels is not None and self.levels.form == "ternary"
+
+    def is_due(self, module: nn.Module) -> bool:
+        """Whether the weights are to be judged in this step."""
+        if self.levels is None or self._n_looked < _FIRST_STEPS or self._stage != _stage(module):
+            return True
+        if self.is_ternary:
+            return self._n_since >= _TERNARY_STEPS
+        return self.on_its_way or self._n_since >= _OTHER_STEPS
+
+    def judge(self, weight: Tensor) -> Levels:
+        """The levels of a weight, in the light of what they were."""
+        found, before = judge(weight), self.levels
+        if before is None or before.form != "ternary":
+            return found
+        if found.form == "binary":  # its zeros are gone: that is for a rule to say
+            return replace(found, form="ternary", n_levels=3)
+        return before if found.form == "empty" else found
+
+    def pass_by(self) -> None:
+        """Take note of an observed step in which nothing was judged."""
+        self._n_looked += 1
+        self._n_since += 1
+
+    def adopt(
+        self, levels: Levels, weight: Tensor, latent: Tensor | None, module: nn.Module, *, call: int
+    ) -> bool:
+        """Latch what was found; returns whether it is something new."""
+        before = self._what
+        self._n_looked += 1
+        self._n_since = 0
+        self._stage = _stage(module)
+        if levels.form == "empty" and self.levels is None:
+            self.levels, self.note = FULL, "all weights are 0, or one is not a number"
+            self._n_looked = 0  # which says nothing: look again
+            before, self._what = self._what, ("empty",)
+            return before != self._what
+        self.levels, self.call = levels, call
+        said = _said(module)
+        lam = None
+        if levels.form == "full" and latent is not None:
+            lam = stage_of(weight, latent)
+        self.on_its_way = levels.form == "full" and (bool(said) or (lam or 0) > _LEAST_STAGE)
+        self.note = _in_words(levels, lam, said)
+        words = tuple(x for x in self._stage if isinstance(x, str))
+        # Figures of the stage change at every step: they are in the table, and no news.
+        self._what = (levels.form, levels.granularity, self.on_its_way, words)
+        return before != self._what
+
+
+def better(one: Levels, than: Levels) -> bool:
+    """Whether levels say more than other ones that were found in the same forward pass."""
+    return _RANKS[one.form] > _RANKS[than.form]
+
+
+def _in_words(levels: Levels, lam: float | None, said: str) -> str:
+    if levels.form == "ternary" or levels.form == "empty":
+        return str(levels)
+    if levels.form == "full" and lam is not None and lam > _LEAST_STAGE:
+        said = ", ".join(x for x in (f"λ = {lam:.2f}", said) if x)
+        return f"on the way to ternary weights: {said}"
+    if levels.form == "full" and said:
+        return f"full precision now: {said}"
+    return f"{levels}: {said}" if said else str(levels)
+
+
+def _stage(module: nn.Module) -> tuple[Any, ...]:
+    """Plain values of the attributes that tell of a stage; of the module and of its parts."""
+    found: list[Any] = []
+    for part in (module, *module.children()):
+        own = vars(part)
+        found += [own[n] for n in _STAGES if isinstance(own.get(n), str | int | float)]
+    return tuple(found)
+
+
+def _said(module: nn.Module) -> str:
+    """The stage as the module says it, such as `stage = soft, temperature = 1.2`."""
+    found: dict[str, str] = {}
+    for part in (module, *module.children()):
+        own = vars(part) | part._buffers
+        for name in _TELLING:
+            value = own.get(name)
+            if isinstance(value, Tensor):
+                value = value.item() if value.numel() == 1 and value.device.type == "cpu" else None
+            if isinstance(value, str):
+                found.setdefault(name, value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                found.setdefault(name, f"{value:.3g}")
+    return ", ".join(f"{name} = {value}" for name, value in found.items())
