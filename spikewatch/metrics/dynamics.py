@@ -87,7 +87,7 @@ def surrogate_width() -> pl.Expr:
     return pl.col("fwhm")
 
 
-@DYNAMICS.metric(unit="1", bad="low", source="SuperSpike: 0.83/k; Norse's default 0.008")
+@DYNAMICS.metric(unit="1", bad="low", source="SuperSpike: 0.83/k, of SpyTorch 0.008")
 def surrogate_width_ratio() -> pl.Expr:
     """The same in units of the mean threshold θ."""
     theta = pl.col("sum_threshold") / pl.col("n_thresholds")

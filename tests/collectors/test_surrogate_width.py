@@ -2,6 +2,7 @@
 
 import math
 
+import norse.torch as norse
 import pytest
 import snntorch as snn
 import torch
@@ -77,6 +78,11 @@ def test_neurons_in_images_and_a_threshold_that_learns_are_measured_too(listen):
     heard = listen(Spiking(lif))
     lif(torch.randn(2, 3, 4, 5, requires_grad=True))
     assert heard.flush("lif", "dynamics")["fwhm"] == pytest.approx(ATAN / 2, rel=0.02)
+
+
+def test_it_is_that_of_the_backward_pass_and_not_of_a_parameter_that_this_leaves_out(listen):
+    cell = norse.LIFCell(norse.LIFParameters(alpha=torch.tensor(100.0)))
+    assert width_of(listen, cell)["fwhm"] == pytest.approx(SUPER, rel=0.02)  # as if α were 1
 
 
 def test_an_annealed_width_is_followed(listen):
