@@ -67,6 +67,7 @@ class UpdateRatio(WeightInstrument):
 
     def __init__(self) -> None:
         self._before: Tensor | None = None
+        self._n_weights = 0
         self._indices: Tensor | None = None
         self._deltas: Tensor | None = None
 
@@ -77,6 +78,7 @@ class UpdateRatio(WeightInstrument):
         latent = weights.sample[1]
         # A view would move along with the update.
         self._before = latent.clone() if weights.few is None else latent
+        self._n_weights = weights.latent.numel()
         self._indices, self._deltas = weights.few, weights.deltas
 
     def end(self, module: nn.Module, latent: Tensor) -> Counts | None:  # noqa: ARG002
@@ -85,9 +87,9 @@ class UpdateRatio(WeightInstrument):
         self._before = self._deltas = self._indices = None
         if before is None or deltas is None or latent.device != before.device:
             return None
+        if latent.numel() != self._n_weights:
+            return None  # only a shard of it is here by now
         now = take(latent, indices)
-        if now.numel() != before.numel():
-            return None
         ratio = (now - before).abs_() / deltas
         return Counts({"latent": {"median_update_ratio": _median(ratio)}})
 

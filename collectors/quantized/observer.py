@@ -7,6 +7,7 @@ multiplies with. Off the observed steps there is one hook that returns at once.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -183,8 +184,7 @@ class WeightObserver:
             latent = None if self._elsewhere is None else self._elsewhere.latent_of(weight)
             self._as_counted = lambda kept: kept if latent is None else latent
             return weight, latent
-        transposed, shape = found[0], found[1].shape
-        self._as_counted = lambda x: x.t() if transposed else x.view(shape)
+        self._as_counted = partial(_laid_out, transposed=found[0], shape=found[1].shape)
         return weight, found[1]
 
     def _count(
@@ -213,7 +213,8 @@ class WeightObserver:
         )
         counts = Counts({})
         for instrument in self._instruments:
-            if levels.form == "ternary" or (self.verdict.on_its_way and instrument.before_levels):
+            early = self.verdict.on_its_way and instrument.before_levels
+            if levels.form == "ternary" or early or instrument.after_levels:
                 add(counts, instrument.read(weights))
         self._counted[phase] = counts
 
@@ -266,6 +267,7 @@ class WeightObserver:
 
     def _end(self, counts: Counts, module: nn.Module) -> None:
         owner, source = self._kernel.owner(module), self._kernel.latent(module)
+        source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again
         latent = None if source is None else self._as_counted(source.detach())
         if latent is None:
             return
@@ -367,6 +369,12 @@ def add(whole: Counts, part: Counts | None) -> None:
     for table, counters in part.tables.items():
         whole.tables.setdefault(table, {}).update(counters)
     whole.histograms += part.histograms
+
+
+def _laid_out(latent: Tensor, *, transposed: bool, shape: torch.Size) -> Tensor:
+    if latent.numel() != shape.numel():
+        return latent  # a shard, or data that was swapped: for the instruments to refuse
+    return latent.t() if transposed else latent.reshape(shape)
 
 
 def _identity(args: tuple[Any, ...]) -> tuple[Any, ...] | None:

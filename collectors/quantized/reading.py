@@ -115,10 +115,12 @@ class WeightInstrument:
     """Counts one thing of the weights of one layer, step after step; may remember earlier ones.
 
     Attributes:
-        before_levels: Whether it also reads weights that have no levels (yet).
+        before_levels: Whether it also reads weights that are on their way to levels.
+        after_levels: Whether it also reads weights that have none, or others, by now.
     """
 
     before_levels: ClassVar[bool] = False
+    after_levels: ClassVar[bool] = False
 
     def read(self, weights: Weights) -> Counts | None:
         """Counters of this step. Runs without autograd and outside of every function mode."""

@@ -26,6 +26,8 @@ class OwnScales(WeightInstrument):
     on reading.
     """
 
+    after_levels = True
+
     def __init__(self) -> None:
         self._was_ternary = False
         self._idle = IdleParameters(

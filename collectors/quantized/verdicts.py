@@ -62,7 +62,8 @@ class Verdict:
         found, before = judge(weight), self.levels
         if before is None or before.form != "ternary":
             return found
-        if found.form == "binary":  # its zeros are gone: that is for a rule to say
+        if found.form == "binary" or (found.form == "n-bit" and found.n_levels <= 3):
+            # Its zeros are gone, or a scale is negative now: that is for a rule to say.
             return replace(found, form="ternary", n_levels=3)
         return before if found.form == "empty" else found
 
@@ -79,6 +80,8 @@ class Verdict:
         self._n_looked += 1
         self._n_since = 0
         self._stage = _stage(module)
+        if levels.form == "empty" and self.levels is None and _is_collapsed(weight, latent):
+            levels = Levels("ternary", "tensor", n_levels=3)
         if levels.form == "empty" and self.levels is None:
             self.levels, self.note = FULL, "all weights are 0, or one is not a number"
             self._n_looked = 0  # which says nothing: look again
@@ -95,6 +98,13 @@ class Verdict:
         # Figures of the stage change at every step: they are in the table, and no news.
         self._what = (levels.form, levels.granularity, self.on_its_way, words)
         return before != self._what
+
+
+def _is_collapsed(weight: Tensor, latent: Tensor | None) -> bool:
+    """Whether a quantizer made zeros of weights that are none: the end of a ternary layer."""
+    if latent is None or bool(weight.any()):
+        return False
+    return bool(latent.isfinite().all()) and bool(latent.any())
 
 
 def better(one: Levels, than: Levels) -> bool:

@@ -168,6 +168,12 @@ def test_a_threshold_that_does_not_suit_the_weights_is_noise(train, factor, ill)
     assert (("low-sqnr", "2") in fired) is ill
 
 
+@pytest.mark.parametrize(("factor", "ill"), [(50.0, True), (0.7, False)])
+def test_a_layer_that_is_all_zeros_from_the_first_step_has_collapsed(train, factor, ill):
+    fired = train(Net(ternary(delta_factor=factor)), n_steps=6)
+    assert (("ternary-collapse", "2") in fired) is ill
+
+
 def growing(net, step, watch):
     with torch.no_grad():
         net[2].weight.mul_(2.0)

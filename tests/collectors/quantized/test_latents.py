@@ -187,6 +187,14 @@ def test_an_update_is_measured_from_the_forward_pass_to_the_end_of_the_step(most
     assert reader.end(layer, layer.weight.detach()) is None  # nothing is held any more
 
 
+@pytest.mark.parametrize("most_tracked", [10**6, 500])
+def test_a_shard_is_not_taken_for_the_whole(most_tracked):
+    layer, reader = nn.Linear(60, 40), UpdateRatio()
+    latent = layer.weight.detach()
+    reader.read(Weights(ternarize(latent), latent, "tensor", layer, most_tracked=most_tracked))
+    assert reader.end(layer, latent[:20]) is None
+
+
 def test_an_evaluation_holds_nothing():
     layer, reader = nn.Linear(6, 4), UpdateRatio()
     t = ternarize(layer.weight.detach())
