@@ -31,8 +31,6 @@ TERNARY_WEIGHTS = {
     "digits": ["ternary"],
     **{name: ["3", "6"] for name in ("twn", "ttq", "tervit", "lsq", "tequila", "progressive")},
 }
-ANNEALED = ("tervit", "progressive")
-FROM_THE_START = {m: layers for m, layers in TERNARY_WEIGHTS.items() if m not in ANNEALED}
 # What no layer of the kind can have, and why.
 NO_IMAGE = {"dead_channel_frac"}  # its neurons have no channels with several neurons each
 NOTHING_LEARNS = {"without_gradient_frac"}  # θ and β of a plain LIF are no parameters
@@ -202,7 +200,7 @@ def test_ternary_weights_are_seen_as_such(model, layer, trained):
     assert last["weight_entropy_bits"] > 0.8
 
 
-@pytest.mark.parametrize(("model", "layer"), pairs(FROM_THE_START))
+@pytest.mark.parametrize(("model", "layer"), pairs(TERNARY_WEIGHTS))
 def test_latent_weights_and_their_transitions_are_seen(model, layer, trained):
     seen = trained(model)
     assert seen.shown("weights", layer)[0] >= DEAD_WEIGHTS
@@ -262,10 +260,10 @@ def test_the_threshold_of_a_ternary_spike_is_that_of_its_running_mean(trained):
     assert seen.shown("membrane", "ternary_spike")[0]
 
 
-@pytest.mark.parametrize("model", FROM_THE_START)
+@pytest.mark.parametrize("model", TERNARY_WEIGHTS)
 def test_ternary_weights_only_add(model, trained):
     energy = trained(model).tables["energy"].filter(phase="train")
-    layer = FROM_THE_START[model][-1]
+    layer = TERNARY_WEIGHTS[model][-1]
     last = energy.filter(layer=layer).sort("step").row(-1, named=True)
     assert last["n_macs"] == 0
     assert 0 < last["energy_ratio_compute"] < 1
