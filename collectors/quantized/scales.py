@@ -62,10 +62,14 @@ class OwnScales(WeightInstrument):
 
 
 def _own(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters of the layer that are neither weights nor biases, by name."""
+    """Parameters of the layer that are neither weights nor biases, by name.
+
+    Those of its parts too, unless there are layers among them: a block that keeps a weight itself.
+    """
+    kernels = [n for n, p in module.named_parameters() if n.endswith(".weight") and p.dim() > 1]
     return {
         name: parameter
-        for name, parameter in module.named_parameters()
+        for name, parameter in module.named_parameters(recurse=not kernels)
         if not _NOT_OF_QUANTIZER.fullmatch(name.rpartition(".")[2]) and parameter.numel() > 0
     }
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from spikewatch.zoo.channel_ternary_spike import ChannelTernarySpike
 from spikewatch.zoo.lsq import LSQLinear
 from spikewatch.zoo.ternary_linear import TernaryLinear
 from spikewatch.zoo.ttq import TTQLinear
@@ -66,5 +67,24 @@ def test_without_a_backward_pass_nothing_is_said(listen):
 
 def test_plain_ternary_layers_have_no_scales_of_their_own(listen):
     row = trained(listen, TernaryLinear(40, 30))[-1]
+    assert "n_scales" not in row
+    assert "n_learnable_scales" not in row
+
+
+class Block(TernaryLinear):
+    """A block that keeps a ternary weight itself, and has layers with parameters of their own."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.after = nn.Linear(sizes[1], sizes[1])
+        self.spike = ChannelTernarySpike(sizes[1])
+
+    def forward(self, x):
+        return self.spike(self.after(super().forward(x)))
+
+
+def test_parameters_of_layers_within_are_not_those_of_the_quantizer(listen):
+    torch.manual_seed(0)
+    row = trained(listen, Block(40, 30))[-1]
     assert "n_scales" not in row
     assert "n_learnable_scales" not in row
