@@ -1,0 +1,1 @@
+"""Whether alerts can be trusted: planted illnesses and their healthy twins."""

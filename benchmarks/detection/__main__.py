@@ -1,0 +1,9 @@
+"""`python -m benchmarks.detection`."""
+
+import sys
+
+from .command import main
+
+
+if __name__ == "__main__":
+    sys.exit(main())
