@@ -28,6 +28,11 @@ class Listener:
         for observer in found:
             observer.start(self)
 
+    @property
+    def spiking(self) -> list[str]:
+        """Layers that are taken for spiking ones; others may have quantized weights."""
+        return [n for n, o in self.observers.items() if o.layer.kind == "spiking"]
+
     def touch(self) -> None: ...
 
     def spent(self, seconds: float) -> None:

@@ -62,4 +62,4 @@ def test_a_silent_net_is_silent(listen):
 
 def test_several_times_a_neuron_are_not_taken_for_spikes(listen):
     layer = ExactMultiSpike(4, 6, grid_pts=101)  # [N, B, K]
-    assert list(listen(nn.Sequential(layer, ExactTTFSLinear(6, 2))).observers) == ["1"]
+    assert listen(nn.Sequential(layer, ExactTTFSLinear(6, 2))).spiking == ["1"]

@@ -62,7 +62,8 @@ def test_a_training_in_the_tutorials_style_is_counted_along_the_last_axis(slayer
         loss.backward()
         optimizer.step()
     tables, spikes = heard.tables("blocks.0.neuron"), torch.cat(seen.spikes)
-    assert not heard.confirmed  # neither blocks nor delays are taken for neurons
+    # Neither blocks nor delays are taken for neurons.
+    assert "spiking" not in [x.kind for x in heard.confirmed]
     assert spikes.shape == (6, 12, 30)
     assert (tables["spikes"]["n_obs"], tables["spikes"]["n_neurons"]) == (6 * 30, 12)
     assert tables["spikes"]["n_spikes"] == spikes.sum() > 0

@@ -64,7 +64,7 @@ def test_a_training_in_the_tutorials_style_is_counted_by_sample(listen, told, tr
     torch.manual_seed(0)
     net = Classifier()
     heard, seen = listen(net), told(net.lif)
-    assert list(heard.observers) == ["lif"]
+    assert heard.spiking == ["lif"]
     optimizer = torch.optim.SGD(net.parameters(), 0.01)
     for _ in range(2):
         with torch.set_grad_enabled(trains):

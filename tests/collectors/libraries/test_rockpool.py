@@ -29,7 +29,7 @@ def test_a_training_in_the_tutorials_style_is_counted(tmp_path, told):
     net = network()
     seen = [told(m) for _, m in nn.Module.named_modules(net) if isinstance(m, LIFTorch)]
     with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True) as watch:
-        assert [x.library for x in watch.layers] == ["rockpool", "rockpool"]
+        assert [x.library for x in watch.layers if x.kind == "spiking"] == ["rockpool", "rockpool"]
         optimizer = torch.optim.Adam(net.parameters().astorch(), 1e-4)
         for _ in range(2):
             out, _, _ = net(torch.rand(4, 10, 6))
@@ -109,5 +109,5 @@ def test_neurons_within_a_residual_are_found(listen):
     net = Sequential(LinearTorch((4, 4)), Residual(LinearTorch((4, 4)), LIFTorch(4)))
     heard = listen(net)
     net(5 * torch.rand(2, 6, 4))
-    (name,) = (n for n, o in heard.observers.items() if o.layer.library == "rockpool")
+    (name,) = heard.spiking
     assert heard.flush(name, "spikes")["n_obs"] == 12
