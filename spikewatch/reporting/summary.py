@@ -40,7 +40,7 @@ def layers_now(store: "Store", run: str) -> pl.DataFrame:
     return store.sql(
         f"""
         WITH known AS (
-            SELECT layer, arg_max(kind, at) AS kind, min(depth) AS depth
+            SELECT layer, arg_max(kind, "at") AS kind, min(depth) AS depth
             FROM layers WHERE run = $run GROUP BY layer
         ), latest AS (
             SELECT layer, {figures} FROM wide

@@ -42,7 +42,7 @@ def test_the_run_page_of_an_empty_folder_opens_the_first_run_that_comes(
 @pytest.mark.parametrize(
     ("only", "kinds", "says"),
     [
-        (("weights", "histograms"), ("ternary",), "No spiking layer has been observed"),
+        (("scalars",), (), "No spiking layer has been observed"),
         (("spikes",), ("spiking",), "No gradient has been seen"),
         (("spikes",), ("spiking",), "Nothing was logged. Call"),
     ],

@@ -66,7 +66,7 @@ def test_an_averaged_model_is_the_same_and_is_not_watched(watched, stored, name)
     def averaged(net, watch=None):
         ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9))
         if watch:  # snnTorch's and sinabs' states change their shape: they cannot be averaged
-            watch(net)
+            watches.append(watch(net))
         for _ in range(2):
             fit(net, n_steps=1)
             ema.update_parameters(net)
@@ -74,12 +74,15 @@ def test_an_averaged_model_is_the_same_and_is_not_watched(watched, stored, name)
             return ema(torch.rand(4, 8))
 
     def averaged_late(net):
-        watched(net)
+        watches.append(watched(net))
         return averaged(net)
 
+    watches = []
     expected = averaged(build(name))
     assert torch.equal(averaged(build(name), watched), expected)
     assert torch.equal(averaged_late(build(name)), expected)
+    for watch in watches:
+        watch.close()
     assert set(stored("SELECT n_obs FROM spikes")["n_obs"]) == {20}
 
 
