@@ -89,7 +89,8 @@ class Stepping:
 
     def stop(self) -> None:
         """Take every hook off the model, and hand over what was counted so far."""
-        self._flush("train")
+        if self.fresh:
+            self._flush("train")
         self._flush("eval")
         for handle in self._root_hooks:
             handle.remove()

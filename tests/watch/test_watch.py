@@ -259,3 +259,21 @@ def test_candidates_that_all_turn_out_to_make_no_spikes_are_told_aloud(tmp_path,
             net(torch.randn(32, 16)).backward()
             optimizer.step()
     assert sum("spikewatch.tap('name', spikes)" in r.message for r in caplog.records) == 1
+
+
+def test_a_step_that_never_began_has_no_row(tmp_path):
+    class Ternary(torch.nn.Linear):
+        def quant_weight(self):
+            scale = self.weight.abs().mean()
+            return scale * (self.weight / scale).round().clamp(-1, 1)
+
+        def forward(self, x):
+            return torch.nn.functional.linear(x, self.quant_weight())
+
+    net = torch.nn.Sequential(Ternary(40, 30))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        for _ in range(3):
+            net(torch.rand(4, 40)).square().sum().backward()
+            optimizer.step()
+    assert rows(tmp_path, "SELECT step FROM weights ORDER BY step")["step"].to_list() == [0, 1, 2]
