@@ -91,8 +91,9 @@ class LatentHistogram(WeightInstrument):
             self._edges = tuple(step * k - reach for k in range(_LATENT_BINS + 1))
         first, width = self._edges[0], self._edges[1] - self._edges[0]
         # Edges at equal distances: ten times as fast as looking for the place of each weight.
-        places = ((latent - first) / width).floor_().clamp_(-1, _LATENT_BINS).long().add_(1)
-        counts = count_places(places, _LATENT_BINS + 2)
+        places = ((latent - first) / width).floor_().clamp_(-1, _LATENT_BINS)
+        places.nan_to_num_(nan=_LATENT_BINS + 1)  # a place beyond all, that is not handed over
+        counts = count_places(places.long().add_(1), _LATENT_BINS + 3)
         return Counts(
-            {}, [Histogram("latent_weight", self._edges, counts[1:-1], counts[0], counts[-1])]
+            {}, [Histogram("latent_weight", self._edges, counts[1:-2], counts[0], counts[-2])]
         )

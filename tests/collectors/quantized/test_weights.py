@@ -65,6 +65,21 @@ def test_the_weight_is_seen_as_it_is_multiplied(listen, make):
     assert latent.counts.sum() + latent.below + latent.above == 1200
 
 
+def test_weights_that_are_not_a_number_are_counted_in_the_step_they_come_in(listen):
+    torch.manual_seed(0)
+    layer = TwnLinear(40, 30, bias=False)
+    heard = listen(nn.Sequential(layer))
+    layer(torch.randn(2, 40))
+    heard.flush("0", "weights")
+    with torch.no_grad():
+        layer.weight[3] = float("nan")
+    layer(torch.randn(2, 40))
+    observed = heard.observers["0"].flush("train")
+    assert int(observed.tables["weights"]["n_nonfinite_weights"]) == 40
+    latent = next(h for h in observed.histograms if h.kind == "latent_weight")
+    assert int(latent.counts.sum() + latent.below + latent.above) == 29 * 40
+
+
 def test_a_parametrized_layer_is_seen(listen):
     torch.manual_seed(0)
     layer = nn.Linear(40, 30)
