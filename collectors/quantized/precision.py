@@ -45,7 +45,11 @@ def _weight(module: nn.Module) -> Tensor | None:
     if parametrize.is_parametrized(module, "weight"):
         return getattr(module.parametrizations["weight"], "original", None)  # ty: ignore[not-subscriptable, invalid-argument-type]
     weight = module._parameters.get("weight", module._buffers.get("weight"))
-    return None if weight is None or is_lazy(weight) else weight
+    if weight is None:  # under another name, or several: the largest
+        own = [p for p in module._parameters.values() if p is not None and not is_lazy(p)]
+        matrices = [p for p in own if p.dim() >= 2 and p.shape[0] >= 2]
+        return max(matrices, key=Tensor.numel, default=None)
+    return None if is_lazy(weight) else weight
 
 
 class Precision(WeightInstrument):
