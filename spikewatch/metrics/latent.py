@@ -52,6 +52,12 @@ LATENT = Table(
         Counter("median_update_ratio", _F64, "last", "Median |change of w̃ in this update| / Δ"),
         Counter("annealing_lambda", _F64, "last", "λ of the layer, or λ̂ by projection"),
         Counter("annealing_explained", _F64, "last", "Share of ‖w − w̃‖² that λ̂ explains"),
+        Counter(
+            "annealing_clock",
+            _F64,
+            "last",
+            "What moves on with it: λ, the layer's temperature, or λ̂",
+        ),
     ],
 )
 
@@ -154,6 +160,7 @@ def annealing() -> pl.Expr:
 
     The layer's own λ, or λ̂ = ⟨w − w̃, q − w̃⟩ / ‖q − w̃‖² for the ternary weights q that explain w
     best. It equals λ for w = w̃ + λ(q − w̃), and stands for the stage where the way is another one
-    (`annealing_explained` below 1).
+    (`annealing_explained` below 1). Where no straight way explains w (`annealing_explained` NULL),
+    it is how much nearer to ternary weights w is than w̃.
     """
     return pl.col("annealing_lambda")

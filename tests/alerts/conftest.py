@@ -126,6 +126,7 @@ LATENT = {
     "median_update_ratio": 0.004,
     "annealing_lambda": 1.0,
     "annealing_explained": 1.0,
+    "annealing_clock": 1.0,
 }
 TRANSITIONS = {
     "n_tracked": 1000,

@@ -85,7 +85,7 @@ SICK = {
     "oscillating-weights": ("fc", {"n_oscillating": 400}),
     "low-sqnr": ("fc", {"sum_latent_quantized": 2.0}),
     "latent-weights-drift": ("fc", {"sum_abs_latent": 600.0}),
-    "annealing-stuck": ("fc", {"annealing_lambda": 0.5}),
+    "annealing-stuck": ("fc", {"annealing_lambda": 0.5, "annealing_clock": 0.5}),
     "ternary-first-or-last": ("fc", {"is_last_layer": 1}),
     "leaves-its-teacher": ("teacher", {"sum_kl": 60.0}),
     "non-finite-value": ("loss", {"value": NAN}),

@@ -30,14 +30,19 @@ QUANTIZERS = {
 }
 
 
-def stage_of(weight, latent, module=None, granularity=None):
+def counters_of(weight, latent, module=None, granularity=None):
     read = AnnealingStage().read(Weights(weight, latent, granularity, module or nn.Linear(1, 1)))
     if read is None:
-        return None
+        return {}
     (name, value), *rest = read.tables["latent"].items()
-    if not rest and isinstance(name, tuple):
-        return value.fold(value.readings.tolist())["annealing_lambda"]
-    return float(value)
+    if isinstance(name, tuple):
+        return value.fold(value.readings.tolist())
+    return {name: float(value)} | {n: float(v) for n, v in rest}
+
+
+def stage_of(*args, **kwargs):
+    counters = counters_of(*args, **kwargs)
+    return counters["annealing_lambda"] if counters.get("annealing_explained") else None
 
 
 @settings(deadline=None, max_examples=25)
@@ -46,6 +51,18 @@ def test_the_projection_recovers_lambda(lam, name, seed):
     w = latents(seed=seed)
     weight = w + lam * (QUANTIZERS[name](w) - w)
     assert stage_of(weight, w) == pytest.approx(lam, abs=1e-4)
+
+
+def test_of_a_hot_softened_step_it_is_told_how_much_nearer_to_ternary_the_weights_are():
+    layer, w = nn.Linear(50, 60), latents()
+    delta, stages = 0.7 * w.abs().mean(), []
+    for layer.temperature in (4.0, 2.0, 1.3, 0.8, 0.5, 0.3, 0.1, 0.03):
+        weight = soft_ternary(w, delta=delta, temperature=layer.temperature)
+        counters = counters_of(weight, w, layer)
+        assert counters["annealing_clock"] == pytest.approx(layer.temperature)
+        stages.append(counters["annealing_lambda"])
+    assert stages == sorted(stages)
+    assert 0.05 < stages[0] < 0.15 < stages[2] < 0.5 < 0.8 < stages[-1] < 1
 
 
 def test_of_a_large_layer_some_rows_are_enough():
