@@ -189,7 +189,7 @@ WEIGHTS = (
         bed="lsq",
         layers=("3",),
         strike=_wrong_entropy_sign,
-        n_steps=250,
+        n_steps=400,
     ),
     Illness(
         name="outliers-stretch-the-scale",
