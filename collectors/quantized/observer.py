@@ -68,6 +68,7 @@ class WeightObserver:
         self._session: Session | None = None
         self._counted: dict[str, Counts] = {}
         self._n_unseen = 0
+        self._has_latent = True
         self._as_counted: Callable[[Tensor], Tensor | None] = lambda latent: latent
         self._instruments = [make() for make in INSTRUMENTS]
         sight.add(self)
@@ -165,7 +166,7 @@ class WeightObserver:
         """Take the weight that a forward pass has multiplied with, and count it."""
         session, module = look.session, look.module
         self._n_unseen = 0
-        weight, latent = self._beside(module, weight)
+        weight, latent = self._beside(module, weight, judged=judged)
         if not judged:
             self.verdict.pass_by()
         elif self.verdict.adopt(levels, weight, latent, self._kernel.owner(module), call=call):
@@ -175,7 +176,9 @@ class WeightObserver:
             self.pair.offer(self, look, weight)
         self._count(session, module, look.phase, weight, latent, levels)
 
-    def _beside(self, module: nn.Module, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _beside(
+        self, module: nn.Module, weight: Tensor, *, judged: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """The quantized weight and the latent one, in the same layout; None where there is none."""
         source = self._kernel.latent(module)
         self._as_counted = lambda _: None
@@ -189,7 +192,9 @@ class WeightObserver:
             latent = self._latent_elsewhere(weight)
             self._as_counted = lambda kept: kept if latent is None else latent
             return weight, latent
-        if not stands_for(seen, source, found[1]):
+        if judged:  # a GPU may have to be waited for
+            self._has_latent = stands_for(seen, source, found[1])
+        if not self._has_latent:
             return weight, None
         self._as_counted = partial(_laid_out, transposed=found[0], shape=found[1].shape)
         return weight, found[1]
