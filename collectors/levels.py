@@ -21,17 +21,20 @@ Form = Literal["ternary", "binary", "n-bit", "empty", "full"]
 
 # Relative tolerance of a level, measured on straight-through estimators, by bytes an element.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-_GROUPS = (128, 64, 32)
+_GROUPS = (128, 96, 64, 32)
 # So many nonzero elements on average have to share a level before that is no coincidence.
 _MIN_SHARING = 2
-_BLOCK = 256  # a multiple of every group
-_N_BLOCKS = 16
+_BLOCK = 384  # a multiple of every group
+_N_BLOCKS = 12
 _MORE_BLOCKS = 1024  # where nearly all weights of a sample are 0
 _ZERO = 1e-3  # of the largest level: where it is exact, 0 is 0 whatever the type
 _FEW_LEVELS = 16
 _BITS = (1, 2, 3, 4, 8)
 _GRID_ERROR = 0.02
-_MIN_DISTINCT = 8
+# The two nearest levels of a short row may be so many steps of its grid apart.
+_MOST_PARTS = 16
+# Levels that have to be on a grid by no choice of it, all rows together: 0.04⁸ by coincidence.
+_MIN_ON_GRID = 8
 # Levels that spikes may have whatever the sample: multi-spike counts, amplitudes of channels.
 _MAX_LEVELS = 8
 _MIN_EVENTS = 32
@@ -86,8 +89,8 @@ def judge(weight: Tensor) -> Levels:
     """What levels weights have, by a sample of them.
 
     Args:
-        weight: Shape (out, *); rows weight[i], or groups of 128, 64 or 32 neighbours in a row, may
-            have scales of their own.
+        weight: Shape (out, *); rows weight[i], or groups of 128, 96, 64 or 32 neighbours in a row,
+            may have scales of their own.
     """
     blocks = _blocks(weight, _N_BLOCKS)
     found = _judge(blocks)
@@ -140,14 +143,15 @@ def _judge(blocks: Tensor) -> Levels:
     if not bool(blocks.isfinite().all()) or not bool(blocks.any()):
         return EMPTY
     shapes = list(_shapes(blocks))
-    # Few levels of a row in common may be those of its groups, each with fewer of its own.
-    for most in (3, _FEW_LEVELS):
+    # Few levels of a row in common may be those of its groups, each with fewer of its own: three
+    # are told by being so few, more of them by being on one grid.
+    for most, on_grid in ((3, False), (_FEW_LEVELS, True), (_FEW_LEVELS, False)):
         # What shares fewest of them has the fewest levels: it is asked first.
         if _n_levels(shapes[-1][1], tolerance) > most:
             continue
         for granularity, rows, group in shapes:
             found = _few_levels(rows, tolerance, most)
-            if found is not None:
+            if found is not None and (not on_grid or _even(rows, tolerance)):
                 return Levels(found[0], granularity, found[1], found[2], group)
     if not _grid(shapes[-1][1].double()):
         return FULL
@@ -231,26 +235,44 @@ def _three_levels(
     return "n-bit", 3, False
 
 
+def _even(ordered: Tensor, tolerance: float) -> bool:
+    """Whether the few levels of each row are on an even grid of its own."""
+    places = ordered - ordered[:, :1]
+    places /= places[:, -1:].clamp(min=torch.finfo(places.dtype).tiny)
+    error = _GRID_ERROR + tolerance * _FEW_LEVELS / 4  # rounding, in steps
+    fits = [_on_steps(places * n, error) for n in range(1, _FEW_LEVELS)]
+    return bool(torch.stack(fits).any(0).all())
+
+
 def _grid(ordered: Tensor) -> int:
     """Levels of an even grid that all rows are on, each with a step of its own; 0 if they are not.
 
     A row of the sample hardly ever has the outermost levels; those in use say how many there are.
     """
-    span = ordered[:, -1] - ordered[:, 0]
-    live = span > 0
-    ordered, span = ordered[live], span[live].unsqueeze(1)
+    span = ordered[:, -1:] - ordered[:, :1]
+    live = span.squeeze(1) > 0
+    ordered, span = ordered[live], span[live]
     gaps = ordered.diff(dim=1)
     apart = gaps > 1e-4 * span  # not two copies of one level
-    if not len(ordered) or int(apart.sum(1).min()) < _MIN_DISTINCT:
+    # A row's first level, its last one and its step are chosen to fit.
+    if int((apart.sum(1) - 2).clamp(min=0).sum()) < _MIN_ON_GRID:
         return 0
     smallest = gaps.where(apart, torch.inf).amin(1, keepdim=True)
+    places = (ordered - ordered[:, :1]) / span
     n_steps = torch.full_like(span, torch.inf)
-    for part in (1, 2, 3):
-        places = (ordered - ordered[:, :1]) * part / smallest
-        fits = ((places - places.round()).abs() < _GRID_ERROR).all(1, keepdim=True)
-        n_steps = torch.where(fits & n_steps.isinf(), span * part / smallest, n_steps)
-    n_levels = float(n_steps.max()) + 1
-    return round(n_levels) if n_levels <= 2 ** _BITS[-1] + 0.5 else 0
+    for part in range(1, _MOST_PARTS + 1):
+        # Whole, or an error of the smallest gap would grow from step to step.
+        n = (span * part / smallest).round()
+        open_ = n_steps.isinf()
+        if not bool(open_.any()) or bool((n[open_] >= 2 ** _BITS[-1]).any()):
+            break
+        n_steps = n_steps.where(~(open_ & _on_steps(places * n, _GRID_ERROR).unsqueeze(1)), n)
+    return round(float(n_steps.max())) + 1 if bool(n_steps.isfinite().all()) else 0
+
+
+def _on_steps(places: Tensor, error: float) -> Tensor:
+    """Whether all places of a row are whole numbers: bool [rows]."""
+    return ((places - places.round()).abs() < error).all(1)
 
 
 def _bits(n_levels: int) -> int:

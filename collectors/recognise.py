@@ -18,6 +18,11 @@ from spikewatch.layers import Kind, named_modules, own_type
 
 from .libraries import user
 from .library import Library, load_libraries, qualified_names
+from .quantized.adapters import QUANTIZERS
+
+
+# What `apply` of an autograd function calls, though no code says so.
+_APPLIED = {"forward", "backward", "setup_context"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
     keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
     if keeps_state and _has_any(module, user.THRESHOLDS):
         return Found(name, module, user.LIBRARY, "spiking", "has a threshold and a state")
+    if name.rpartition(".")[2] in QUANTIZERS:
+        return None  # of a weight: its custom function rounds that
     if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reaches_function(module):
         note = "custom autograd function; the first forward pass decides"
         return Found(name, module, user.LIBRARY, "candidate", note)
@@ -137,7 +144,8 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
         if isinstance(holder, types.ModuleType | type) and not isinstance(holder, nn.Module):
             if getattr(holder, "__name__", "").split(".")[0] == "torch":
                 continue
-            reached += [vars(holder)[n] for n in names if n in vars(holder)]
+            applied = _APPLIED if _is_custom_function(holder) else set[str]()
+            reached += [vars(holder)[n] for n in names | applied if n in vars(holder)]
     yield from (getattr(r, "__func__", r) for r in reached)
     yield from reached
 

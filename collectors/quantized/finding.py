@@ -39,7 +39,7 @@ def find(
     modules = {n: m for n, m in named_modules(model).items() if n not in taken}
     elsewhere = Elsewhere(model, hints.optimizers) if hints.optimizers else None
     wanted = {*hints.quantized, *(name for pair in hints.pairs for name in pair)}
-    kernels = dict(_kernels(modules, wanted, elsewhere))
+    kernels = _without_doubles(modules, dict(_kernels(modules, wanted, elsewhere)))
     if any(k.guess for found in kernels.values() for k in found):
         spiking = {f.name for f in find_spiking(model, named=named) if f.kind == "spiking"}
         kernels = {n: [k for k in found if not (k.guess and _within(n, spiking))]
@@ -71,6 +71,19 @@ def _kernels(
             continue
         own = list(_own_kernels(name, module, is_wanted=name in wanted, elsewhere=elsewhere))
         yield name, own or list(_applied(name, module))
+
+
+def _without_doubles(
+    modules: Mapping[str, nn.Module], kernels: dict[str, list[Kernel]]
+) -> dict[str, list[Kernel]]:
+    """Leave out guesses at a weight that another module keeps: a quantizer may hold it as well."""
+    seen: set[int] = set()
+    for name in sorted(kernels, key=lambda name: name.count(".")):  # outermost first
+        found = kernels[name]
+        kept = {k: id(w) for k in found if (w := k.kept(modules[name])) is not None}
+        kernels[name] = [k for k in found if not (k.guess and kept.get(k) in seen)]
+        seen |= set(kept.values())
+    return kernels
 
 
 def _own_kernels(

@@ -4,7 +4,6 @@ On an observed step it looks once, in the layer's first forward pass, at the wei
 multiplies with. Off the observed steps there is one hook that returns at once.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,11 +20,12 @@ from .adapters import ask
 from .instruments import INSTRUMENTS, Weights
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
-from .operands import like, shares_memory
+from .looks import Look
+from .operands import like, shares_memory, stands_for
 from .pairs import Pair
 from .precision import Place
 from .seeing import Sight
-from .verdicts import Verdict, better
+from .verdicts import Verdict
 
 
 class WeightObserver:
@@ -53,7 +53,7 @@ class WeightObserver:
         self.layer = Layer(
             name=kernel.layer,
             kind="candidate",
-            library=own_type(owner).__module__.split(".")[0],
+            library=_maker(owner, kernel.attribute).__module__.split(".")[0],
             type=own_type(owner).__name__,
             note="its weights are looked at in the first step",
         )
@@ -68,6 +68,7 @@ class WeightObserver:
         self._session: Session | None = None
         self._counted: dict[str, Counts] = {}
         self._n_unseen = 0
+        self._has_latent = True
         self._as_counted: Callable[[Tensor], Tensor | None] = lambda latent: latent
         self._instruments = [make() for make in INSTRUMENTS]
         sight.add(self)
@@ -94,7 +95,7 @@ class WeightObserver:
 
     def look(
         self, session: Session, module: nn.Module, args: tuple[Any, ...], phase: str
-    ) -> "Look | None":
+    ) -> Look | None:
         """What a forward pass is to be looked at for; None where for nothing."""
         if self.called is not None:
             self.called = True
@@ -116,11 +117,11 @@ class WeightObserver:
         """Shape of the weight; None where the module has none (now)."""
         if self._kernel.shape is not None:
             return self._kernel.shape
-        latent = self._kernel.latent(module)
-        return None if latent is None or latent.dim() < 2 else tuple(latent.shape)
+        kept = self._kernel.kept(module)
+        return None if kept is None or kept.dim() < 2 else tuple(kept.shape)
 
     def latent(self, module: nn.Module) -> Tensor | None:
-        """The latent weight, as the layer keeps it."""
+        """The latent weight, as the layer keeps it; None where it keeps a quantized one only."""
         return self._kernel.latent(module)
 
     def is_hidden(self, module: nn.Module) -> bool:
@@ -129,6 +130,11 @@ class WeightObserver:
         return isinstance(kept, Tensor) and is_wrapper(kept) and hasattr(kept, "_data") and (
             "dequantize" not in vars(type(kept))
         )  # fmt: skip
+
+    def outputs_first(self, weight: Tensor) -> Tensor:
+        """A view of the layer's weight with the outputs first; or the way back."""
+        module = self._sight.module
+        return weight if module is None else self._kernel.outputs_first(module, weight)
 
     @property
     def is_own(self) -> bool:
@@ -145,8 +151,9 @@ class WeightObserver:
                     f"the function in `quantized` for {self.layer.name!r} returned "
                     f"{type(told).__name__}; it should return the quantized weight, a tensor"
                 )
-            return told.detach()
-        return ask(owner, self._kernel.attribute)
+            return self.outputs_first(told.detach())
+        told = ask(owner, self._kernel.attribute)
+        return None if told is None else self.outputs_first(told)
 
     @property
     def is_told(self) -> bool:
@@ -155,13 +162,11 @@ class WeightObserver:
 
     # ---------------------------------------------------------------- what was seen
 
-    def take(
-        self, look: "Look", weight: Tensor, levels: Levels, *, call: int, judged: bool
-    ) -> None:
+    def take(self, look: Look, weight: Tensor, levels: Levels, *, call: int, judged: bool) -> None:
         """Take the weight that a forward pass has multiplied with, and count it."""
         session, module = look.session, look.module
         self._n_unseen = 0
-        weight, latent = self._beside(module, weight)
+        weight, latent = self._beside(module, weight, judged=judged)
         if not judged:
             self.verdict.pass_by()
         elif self.verdict.adopt(levels, weight, latent, self._kernel.owner(module), call=call):
@@ -171,21 +176,34 @@ class WeightObserver:
             self.pair.offer(self, look, weight)
         self._count(session, module, look.phase, weight, latent, levels)
 
-    def _beside(self, module: nn.Module, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _beside(
+        self, module: nn.Module, weight: Tensor, *, judged: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """The quantized weight and the latent one, in the same layout; None where there is none."""
         source = self._kernel.latent(module)
         self._as_counted = lambda _: None
         if source is None:
             return weight.detach(), None
-        found, weight = like(weight.detach(), source.detach()), weight.detach()
+        seen, weight = weight, weight.detach()
+        found = like(weight, self.outputs_first(source.detach()))
         if found is None:
             return weight, None
         if shares_memory(weight, source):
-            latent = None if self._elsewhere is None else self._elsewhere.latent_of(weight)
+            latent = self._latent_elsewhere(weight)
             self._as_counted = lambda kept: kept if latent is None else latent
             return weight, latent
+        if judged:  # a GPU may have to be waited for
+            self._has_latent = stands_for(seen, source, found[1])
+        if not self._has_latent:
+            return weight, None
         self._as_counted = partial(_laid_out, transposed=found[0], shape=found[1].shape)
         return weight, found[1]
+
+    def _latent_elsewhere(self, weight: Tensor) -> Tensor | None:
+        if self._elsewhere is None:
+            return None
+        latent = self._elsewhere.latent_of(self.outputs_first(weight))  # back, as it is kept
+        return None if latent is None else self.outputs_first(latent)
 
     def _count(
         self,
@@ -268,7 +286,7 @@ class WeightObserver:
     def _end(self, counts: Counts, module: nn.Module) -> None:
         owner, source = self._kernel.owner(module), self._kernel.latent(module)
         source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again
-        latent = None if source is None else self._as_counted(source.detach())
+        latent = None if source is None else self._as_counted(self.outputs_first(source.detach()))
         if latent is None:
             return
         for instrument in self._instruments:
@@ -283,85 +301,6 @@ class WeightObserver:
             self.called = True
 
 
-class Look:
-    """One look at the weight of one layer, in one forward pass."""
-
-    def __init__(
-        self,
-        observer: WeightObserver,
-        session: Session,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        phase: str,
-        *,
-        due: bool,
-    ) -> None:
-        self.session = session
-        self.module = module
-        self.phase = phase
-        self.input = _identity(args)
-        self.latent = observer.latent(module)
-        self.shape = observer.shape(module) or ()
-        self.is_hidden = observer.is_hidden(module)
-        self.is_own = observer.is_own
-        self._observer = observer
-        self._due = due
-        self._done = observer.is_told
-        self._n_calls = 0
-        self._best: tuple[Tensor, Levels, int] | None = None
-
-    def has_levels(self, weight: Tensor) -> bool:
-        """Whether a tensor has few levels, so that it is hardly an activation."""
-        return self._observer.verdict.judge(weight).form not in ("full", "empty")
-
-    def offer(self, weight: Tensor) -> None:
-        """Take an operand that fits: shape (out, *), or as the layer keeps it."""
-        call, self._n_calls = self._n_calls, self._n_calls + 1
-        verdict = self._observer.verdict
-        if self._done or not (self._due or call == verdict.call):
-            return
-        began = time.perf_counter()
-        with torch.no_grad():
-            known = None if self._due else verdict.levels
-            levels = verdict.judge(weight) if known is None else known
-            if levels.form == "ternary" or not self._due:
-                self._done = True
-                self._observer.take(self, weight, levels, call=call, judged=self._due)
-            elif self._best is None or better(levels, self._best[1]):
-                self._best = (weight, levels, call)  # a later product may be the quantized one
-        self.session.spent(time.perf_counter() - began)
-
-    def settle(self) -> None:
-        """End the look: the forward pass is over."""
-        try:
-            if self._observer.is_told:
-                self.ask()
-            elif not self._done and self._best is not None:
-                weight, levels, call = self._best
-                self._best = None
-                with torch._C.DisableTorchFunction(), torch.no_grad():
-                    self._observer.take(self, weight, levels, call=call, judged=True)
-            elif not self._done and not self.ask():
-                self._observer.not_seen(self.session)
-        except Exception as error:  # noqa: BLE001 - contract 1
-            self.session.fault(self._observer.layer.name, error)
-
-    def ask(self) -> bool:
-        """Ask the layer, or the user's function, for the weight; returns whether it answered."""
-        began = time.perf_counter()
-        try:
-            with torch.no_grad():
-                weight = self._observer.ask(self.module)
-                if weight is None:
-                    return False
-                levels = self._observer.verdict.judge(weight)
-                self._observer.take(self, weight, levels, call=0, judged=True)
-        except Exception as error:  # noqa: BLE001 - contract 1
-            self.session.fault(self._observer.layer.name, error)
-        self.session.spent(time.perf_counter() - began)
-        return True
-
-
 def add(whole: Counts, part: Counts | None) -> None:
     """Add what one instrument has counted."""
     if part is None:
@@ -371,18 +310,16 @@ def add(whole: Counts, part: Counts | None) -> None:
     whole.histograms += part.histograms
 
 
+def _maker(owner: nn.Module, attribute: str) -> type:
+    """The type that quantizes: the weight's own, or else the module's."""
+    weight = owner._parameters.get(attribute)
+    return type(weight) if weight is not None and is_wrapper(weight) else own_type(owner)
+
+
 def _laid_out(latent: Tensor, *, transposed: bool, shape: torch.Size) -> Tensor:
     if latent.numel() != shape.numel():
         return latent  # a shard, or data that was swapped: for the instruments to refuse
     return latent.t() if transposed else latent.reshape(shape)
-
-
-def _identity(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """What tells one input from another one, without holding it."""
-    x = args[0] if args else None
-    if not isinstance(x, Tensor):
-        return None
-    return (id(x), tuple(x.shape), x._version)
 
 
 def _centred(weight: Tensor, latent: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:

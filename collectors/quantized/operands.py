@@ -84,6 +84,8 @@ _INSIDE: dict[Any, tuple[tuple[int, Role], ...]] = {
 # Graph nodes at which a weight ends, and an activation begins.
 _PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Convolution", "Linear", "Embedding")
 _MOST_NODES = 200
+# Of the signs of a latent weight, its quantized one has nearly all, an unrelated one has half.
+_LEAST_AGREEMENT = 0.7
 
 
 def multiplies(func: Any) -> bool:
@@ -208,7 +210,23 @@ def comes_from(x: Tensor, latent: Tensor) -> bool | None:
             return True
         if not node.name().startswith(_PRODUCTS):
             todo += [n for n, _ in node.next_functions]
-    return False
+    return None if todo else False
+
+
+def stands_for(weight: Tensor, latent: Tensor, laid_out: Tensor) -> bool:
+    """Whether a weight is the quantized one of this latent weight.
+
+    A layer that was frozen may keep a full-precision weight that it does not use any more.
+
+    Args:
+        weight: With its graph, if it has one.
+        latent: As it is kept.
+        laid_out: The same, element by element beside the quantized weight.
+    """
+    origin = comes_from(weight, latent)
+    if origin is not None:
+        return origin
+    return agreement(weight, laid_out) > _LEAST_AGREEMENT or not bool(blocks_of(weight).any())
 
 
 def shares_memory(x: Tensor, latent: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """Where in its network a layer stands: the first and the last one are best kept precise."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn.utils import parametrize
 from spikewatch.layers import named_modules
 from spikewatch.observing import Counts
 
+from .adapters import packed_shape
 from .reading import WeightInstrument, Weights
 
 
@@ -29,14 +31,18 @@ class Place:
 
 def places(model: nn.Module) -> dict[str, Place]:
     """The place of each layer with a weight of two or more dimensions, by name."""
-    sizes = {
-        name: weight.numel()
-        for name, module in named_modules(model).items()
-        if (weight := _weight(module)) is not None and weight.dim() >= 2
-    }
+    sizes = {n: size for n, m in named_modules(model).items() if (size := _n_weights(m))}
     total = sum(sizes.values())
     names = list(sizes)
     return {n: Place(n == names[0], n == names[-1], total) for n in names}
+
+
+def _n_weights(module: nn.Module) -> int:
+    """Weights of a module's matrix, unpacked; 0 where it has none."""
+    packed, weight = packed_shape(module), _weight(module)
+    if packed is not None:
+        return math.prod(packed)
+    return weight.numel() if weight is not None and weight.dim() >= 2 else 0
 
 
 def _weight(module: nn.Module) -> Tensor | None:

@@ -35,7 +35,8 @@ from .operands import (
 if TYPE_CHECKING:
     from spikewatch.observing import Session
 
-    from .observer import Look, WeightObserver
+    from .looks import Look
+    from .observer import WeightObserver
 
 
 class SeeWeights(TorchFunctionMode):

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..levels import FULL, Levels, judge
-from .annealing import stage_of
+from .adapters import told_levels
+from .annealing import own_lambda, stage_of
 
 
 # A verdict "ternary" is looked at again after so many observed steps; another one in each of the
@@ -22,6 +23,7 @@ _STAGES = (
 _TELLING = _STAGES[:6] + _STAGES[8:12]
 _RANKS = {"ternary": 4, "binary": 3, "n-bit": 2, "full": 1, "empty": 0}
 _LEAST_STAGE = 0.02
+_MOST_TERNARY = 3
 
 
 class Verdict:
@@ -87,13 +89,15 @@ class Verdict:
             self._n_looked = 0  # which says nothing: look again
             before, self._what = self._what, ("empty",)
             return before != self._what
-        self.levels, self.call = levels, call
-        said = _said(module)
+        self.levels = levels = _as_told(levels, module)
+        self.call = call
+        said, own = _said(module), own_lambda(module)
         lam = None
         if levels.form == "full" and latent is not None:
             lam = stage_of(weight, latent)
-        self.on_its_way = levels.form == "full" and (bool(said) or (lam or 0) > _LEAST_STAGE)
-        self.note = _in_words(levels, lam, said)
+        at_work = bool(said) and own != 1  # what has come to its end leads nowhere
+        self.on_its_way = levels.form == "full" and (at_work or (lam or 0) > _LEAST_STAGE)
+        self.note = _in_words(levels, lam, own, said)
         words = tuple(x for x in self._stage if isinstance(x, str))
         # Figures of the stage change at every step: they are in the table, and no news.
         self._what = (levels.form, levels.granularity, self.on_its_way, words)
@@ -112,12 +116,22 @@ def better(one: Levels, than: Levels) -> bool:
     return _RANKS[one.form] > _RANKS[than.form]
 
 
-def _in_words(levels: Levels, lam: float | None, said: str) -> str:
+def _as_told(levels: Levels, module: nn.Module) -> Levels:
+    """The levels, of more bits where the layer's quantizer says that they are just not all seen."""
+    told = told_levels(module) or 0
+    if levels.form not in ("ternary", "binary") or told <= _MOST_TERNARY:
+        return levels
+    return replace(levels, form="n-bit", n_levels=told, shifted=False)
+
+
+def _in_words(levels: Levels, lam: float | None, own: float | None, said: str) -> str:
     if levels.form == "ternary" or levels.form == "empty":
         return str(levels)
     if levels.form == "full" and lam is not None and lam > _LEAST_STAGE:
         said = ", ".join(x for x in (f"λ = {lam:.2f}", said) if x)
         return f"on the way to ternary weights: {said}"
+    if levels.form == "full" and own is not None and 0 < own < 1:
+        return f"on the way from full precision: {said}"
     if levels.form == "full" and said:
         return f"full precision now: {said}"
     return f"{levels}: {said}" if said else str(levels)
