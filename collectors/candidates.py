@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .levels import looks_like_spikes
 from .library import first_tensor
+from .quantized.operands import is_made_of_weights
 from .surrogate import surrogate_nodes
 
 
@@ -31,6 +32,9 @@ class Candidate:
         if self._by_code:
             if not spikes.requires_grad:
                 return "wait"
+            if any(is_made_of_weights(t) for a in args if (t := first_tensor(a)) is not None):
+                self.why = "it is called with a weight, so it quantizes that"
+                return "no"
             if not self._own_nodes(args, nodes):
                 self.why = "its output is not made by a spike function of its own"
                 return "no"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..levels import blocks_of
@@ -209,6 +209,28 @@ def comes_from(x: Tensor, latent: Tensor) -> bool | None:
         if not node.name().startswith(_PRODUCTS):
             todo += [n for n, _ in node.next_functions]
     return False
+
+
+def is_made_of_weights(x: Tensor) -> bool:
+    """Whether a tensor is a parameter, or made of parameters of its shape: no activation."""
+    if isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter):
+        return True
+    if x.dim() < 2:  # a norm of a sample without a batch has a parameter of its shape, too
+        return False
+    todo: list[Any] = [x.grad_fn]
+    seen: set[Any] = set()
+    found = False
+    while todo and len(seen) < _MOST_NODES:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().startswith(_PRODUCTS):
+            return False
+        variable = getattr(node, "variable", None)
+        found |= variable is not None and variable.shape == x.shape
+        todo += [n for n, _ in node.next_functions]
+    return found
 
 
 def shares_memory(x: Tensor, latent: Tensor) -> bool:

@@ -179,3 +179,67 @@ def test_a_candidate_inside_a_checkpoint_is_still_recognised(listen):
     net(torch.randn(40, 5, requires_grad=True)).sum().backward()
     assert [(x.name, x.kind) for x in heard.confirmed] == [("act", "spiking")]
     assert heard.flush("act", "gradients")["n_grad"] == 200
+
+
+class Binarize(nn.Module):
+    """A weight quantizer, as many repositories have one: its code is that of a spike."""
+
+    def forward(self, w):
+        return 0.1 * Sign.apply(w)
+
+
+class Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w):
+        return w.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+@pytest.mark.parametrize(
+    "of", [lambda w: w, lambda w: w.view(-1), lambda w: (w - w.mean()) / w.std()]
+)
+def test_what_quantizes_a_weight_is_no_neuron(listen, of):
+    class Layer(nn.Linear):
+        def __init__(self):
+            super().__init__(16, 16)
+            self.quantize = Binarize()
+
+        def forward(self, x):
+            w = self.quantize(of(self.weight)).view_as(self.weight)
+            return nn.functional.linear(x, w, self.bias)
+
+    net = nn.Sequential(nn.Linear(6, 16), Layer(), Heaviside())
+    heard = listen(net)
+    for _ in range(2):
+        net(torch.randn(32, 6)).sum().backward()
+    assert heard.spiking == ["2"]
+    assert ("1.quantize", "spiking") not in [(x.name, x.kind) for x in heard.confirmed]
+
+
+def test_a_function_may_return_more_than_its_spikes(listen):
+    class SpikeAndThreshold(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u > 0).to(u.dtype), u.mean()
+
+        @staticmethod
+        def backward(ctx, gradient, of_threshold):
+            (u,) = ctx.saved_tensors
+            return gradient / (1 + 10 * u.abs()) ** 2 + of_threshold / u.numel()
+
+    class Neuron(nn.Module):
+        def forward(self, u):
+            self.seen = u.detach()
+            return SpikeAndThreshold.apply(u)[0]
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), Neuron())
+    heard = listen(net)
+    net(torch.randn(32, 6)).sum().backward()
+    row = heard.flush("1", "gradients")
+    slope = 1 / (1 + 10 * net[1].seen.abs()) ** 2
+    assert row["sum_sg"] == pytest.approx(slope.sum().item(), rel=1e-5)
