@@ -32,6 +32,8 @@ _FEW_LEVELS = 16
 _BITS = (1, 2, 3, 4, 8)
 _GRID_ERROR = 0.02
 _MIN_DISTINCT = 8
+# Fewer nonzero weights of a sample may be of one sign by chance, where half of all are negative.
+_MIN_SIGNED = 32
 # Levels that spikes may have whatever the sample: multi-spike counts, amplitudes of channels.
 _MAX_LEVELS = 8
 _MIN_EVENTS = 32
@@ -42,9 +44,10 @@ class Levels:
     """What levels the weights of a layer have.
 
     Attributes:
-        form: `ternary` (a negative, a middle and a positive level, some of which may be empty),
-            `binary` (two of opposite signs), `n-bit` (more of them), `empty` (no weight differs
-            from 0, or one is not a number: nothing can be said), `full` (no levels).
+        form: `ternary` (a negative, a middle and a positive level), `binary` (two of opposite
+            signs), `n-bit` (others: 0 and one more, as in a mask, or a one-hot table; or more of
+            them), `empty` (no weight differs from 0, or one is not a number: nothing can be said),
+            `full` (no levels).
         granularity: What shares its levels: the tensor, a row, or a group within a row.
         n_levels: Levels of what shares them; of a fine grid, those that it has room for.
         shifted: Whether the middle level of ternary weights is not 0 (DLT, SEQ).
@@ -56,6 +59,11 @@ class Levels:
     n_levels: int = 0
     shifted: bool = False
     group: int = 0
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the weights are 0 or one other value."""
+        return self.form == "n-bit" and self.n_levels == 2
 
     @property
     def bits(self) -> float | None:
@@ -91,9 +99,21 @@ def judge(weight: Tensor) -> Levels:
     """
     blocks = _blocks(weight, _N_BLOCKS)
     found = _judge(blocks)
-    if found.form == "empty" and weight.numel() > blocks.numel():
+    too_few = found.is_mask and int(blocks.count_nonzero()) < _MIN_SIGNED
+    if (found.form == "empty" or too_few) and weight.numel() > blocks.numel():
         return _judge(_blocks(weight, _MORE_BLOCKS))
     return found
+
+
+def may_have_levels(weight: Tensor) -> bool:
+    """A first glance: whether a block of weights has few values, unlike full precision.
+
+    Args:
+        weight: Shape (out, *).
+    """
+    rows = _blocks(weight, 1).sort(1).values
+    n_levels = _n_levels(rows, _TOLERANCE.get(rows.dtype, 1e-5))
+    return n_levels <= min(_FEW_LEVELS, rows.shape[1] // 2)
 
 
 def ternary_granularity(weight: Tensor) -> Granularity | None:
@@ -205,7 +225,9 @@ def _few_levels(ordered: Tensor, tolerance: float, most: int) -> tuple[Form, int
 
 def _two_levels(low: Tensor, high: Tensor, zero: Tensor) -> tuple[Form, int, bool] | None:
     if bool(zero.any()):
-        return "ternary", 3, False
+        # One row may lack a sign, but not all of them the same one.
+        both = bool((low < 0).any()) and bool((high > 0).any())
+        return ("ternary", 3, False) if both else ("n-bit", 2, False)
     if bool((low == high).all()):
         return None  # one value, such as the one that it began with
     return ("binary", 2, False) if bool(((low < 0) & (high > 0)).all()) else ("n-bit", 2, False)

@@ -40,7 +40,7 @@ def find(
     elsewhere = Elsewhere(model, hints.optimizers) if hints.optimizers else None
     wanted = {*hints.quantized, *(name for pair in hints.pairs for name in pair)}
     kernels = dict(_kernels(modules, wanted, elsewhere))
-    if any(k.guess for found in kernels.values() for k in found):
+    if any(k.guess and not k.plain for found in kernels.values() for k in found):
         spiking = {f.name for f in find_spiking(model, named=named) if f.kind == "spiking"}
         kernels = {n: [k for k in found if not (k.guess and _within(n, spiking))]
                    for n, found in kernels.items()}  # fmt: skip
@@ -49,6 +49,8 @@ def find(
     for name, found in kernels.items():
         sight = Sight(modules[name]) if found else None
         for kernel in found:
+            if kernel.plain and kernel.layer in observers:
+                continue  # a module around it multiplies with its weight
             assert sight is not None  # noqa: S101 - there are kernels
             observers[kernel.layer] = WeightObserver(
                 kernel,
@@ -93,6 +95,8 @@ def _own_kernels(
         fits = isinstance(module, _WEIGHTED) and weight is not None
         if is_wanted or (fits and (_is_ternary(weight) or _is_swapped(weight, elsewhere))):
             yield Kernel(name)
+        elif fits:
+            yield Kernel(name, guess=True, plain=True)
         return
     if (shape := packed_shape(module)) is not None:
         yield Kernel(name, shape=shape)

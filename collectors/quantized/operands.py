@@ -67,6 +67,9 @@ _PLACES: dict[Callable[..., Any], tuple[tuple[int, Role], ...]] = {
     ),
     torch.Tensor.__rmatmul__: ((0, "right"), (1, "left")),
     **dict.fromkeys((torch.addmm, torch.baddbmm, torch.Tensor.addmm, torch.Tensor.baddbmm), _ADDED),
+    **dict.fromkeys(
+        (torch.Tensor.__getitem__, torch.index_select, torch.Tensor.index_select), ((0, "any"),)
+    ),
     torch.einsum: (),
     torch.tensordot: ((1, "any"), (0, "any")),
 }
@@ -101,11 +104,18 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
     if func is torch.einsum:
         yield from _of_einsum(args)
         return
+    if func is torch.Tensor.__getitem__ and not _chooses_rows(args[1]):
+        return
     for place, role in _PLACES.get(func) or _INSIDE.get(func, ()):
         given = args[place] if place < len(args) else kwargs.get("weight")
         tensor = _unwrapped(given)
         if tensor is not None and tensor.dim() >= 2:
             yield Operand(tensor, role)
+
+
+def _chooses_rows(index: Any) -> bool:
+    """Whether an index looks up rows, as in an embedding."""
+    return isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32)
 
 
 def _of_einsum(args: tuple[Any, ...]) -> Iterator[Operand]:

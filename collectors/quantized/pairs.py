@@ -20,7 +20,8 @@ from .verdicts import Verdict
 
 
 if TYPE_CHECKING:
-    from .observer import Look, WeightObserver
+    from .look import Look
+    from .observer import WeightObserver
 
 _FIRST = re.compile(r"(.*[_a-zA-Z])(1|_a|_pos)")
 _SECOND = {"1": "2", "_a": "_b", "_pos": "_neg"}

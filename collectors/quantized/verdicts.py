@@ -43,6 +43,7 @@ class Verdict:
         self._n_since = 0
         self._stage: tuple[Any, ...] = ()
         self._what: tuple[Any, ...] = ()
+        self._doubted: tuple[str, float | None] | None = None
 
     @property
     def is_ternary(self) -> bool:
@@ -52,6 +53,8 @@ class Verdict:
     def is_due(self, module: nn.Module) -> bool:
         """Whether the weights are to be judged in this step."""
         if self.levels is None or self._n_looked < _FIRST_STEPS or self._stage != _stage(module):
+            return True
+        if self._doubted is not None:
             return True
         if self.is_ternary:
             return self._n_since >= _TERNARY_STEPS
@@ -73,9 +76,28 @@ class Verdict:
         self._n_since += 1
 
     def adopt(
-        self, levels: Levels, weight: Tensor, latent: Tensor | None, module: nn.Module, *, call: int
+        self,
+        levels: Levels,
+        weight: Tensor,
+        latent: Tensor | None,
+        module: nn.Module,
+        *,
+        call: int,
+        trained: bool = False,
     ) -> bool:
-        """Latch what was found; returns whether it is something new."""
+        """Latch what was found; returns whether it is something new.
+
+        Args:
+            levels: What was found.
+            weight: The weight that was looked at.
+            latent: The latent one beside it, if there is one.
+            module: The layer.
+            call: Which of the products that fit was looked at.
+            trained: Whether the weight itself is what an optimizer moves.
+        """
+        if trained and self._doubt(levels):
+            self._n_looked += 1
+            return False
         before = self._what
         self._n_looked += 1
         self._n_since = 0
@@ -98,6 +120,19 @@ class Verdict:
         # Figures of the stage change at every step: they are in the table, and no news.
         self._what = (levels.form, levels.granularity, self.on_its_way, words)
         return before != self._what
+
+    def _doubt(self, levels: Levels) -> bool:
+        """Whether levels have to be seen twice.
+
+        Weights that began at 0 are all ±lr after the first update of Adam, and have few levels by
+        chance. Weights that are made ternary have them from the start, or again.
+        """
+        told = levels.form not in ("full", "empty")
+        new = told and self.levels is not None and self.levels.form != levels.form
+        seen = (levels.form, levels.bits) if new else None
+        doubtful = new and seen != self._doubted
+        self._doubted = seen if doubtful else None
+        return doubtful
 
 
 def _is_collapsed(weight: Tensor, latent: Tensor | None) -> bool:
