@@ -18,7 +18,7 @@ from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
 from .observer import WeightObserver
 from .pairs import make_pairs
-from .precision import places
+from .precision import Containers, is_matrix, places
 from .seeing import Sight
 
 
@@ -56,7 +56,7 @@ def find(
                 kernel,
                 sight,
                 kernel.owner(modules[name]),
-                place=where.get(kernel.layer),
+                place=where.get(kernel.layer, where.get(name)),
                 told=hints.quantized.get(kernel.layer),
                 elsewhere=elsewhere,
             )
@@ -72,7 +72,7 @@ def _kernels(
         if isinstance(module, parametrize.ParametrizationList):
             continue
         own = list(_own_kernels(name, module, is_wanted=name in wanted, elsewhere=elsewhere))
-        yield name, own or list(_applied(name, module))
+        yield name, [*own, *_contained(name, module)] or list(_applied(name, module))
 
 
 def _own_kernels(
@@ -102,7 +102,7 @@ def _own_kernels(
         yield Kernel(name, shape=shape)
         return
     usual = isinstance(module, _WEIGHTED)
-    matrices = [n for n, t in _tensors(module) if _is_matrix(t)]
+    matrices = [n for n, t in _tensors(module) if is_matrix(t)]
     if usual and "weight" not in matrices:
         matrices.insert(0, "weight")  # lazy, sharded, or with one output
     main = matrices[0] if len(matrices) == 1 else "weight"
@@ -111,6 +111,22 @@ def _own_kernels(
         yield Kernel(_layer(name, attribute, main), attribute=attribute, guess=guess)
     if is_wanted and main not in matrices:
         yield Kernel(name)  # the user's function knows what its weight is
+
+
+def _contained(name: str, module: nn.Module) -> Iterator[Kernel]:
+    """Weights in lists and dicts of parameters that a module holds."""
+    if own_type(module).__module__.startswith("torch."):
+        return
+    todo = list(module.named_children())
+    while todo:
+        path, part = todo.pop(0)
+        if isinstance(part, Containers):
+            for key, parameter in _tensors(part):
+                if is_matrix(parameter):
+                    layer = f"{name}.{path}.{key}".lstrip(".")
+                    yield Kernel(layer, path=path, attribute=key, guess=True)
+        elif isinstance(part, nn.ModuleList | nn.ModuleDict):
+            todo += [(f"{path}.{k}", m) for k, m in part.named_children()]
 
 
 def _applied(name: str, module: nn.Module) -> Iterator[Kernel]:
@@ -138,11 +154,6 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in module._buffers.items():
         if buffer is not None and "weight" in name and not is_lazy(buffer):
             yield name, buffer
-
-
-def _is_matrix(x: Tensor) -> bool:
-    # A leading 1 is an axis to broadcast: a table of positions, a token.
-    return x.dim() >= 2 and x.shape[0] >= 2 and x.numel() >= 4 * x.shape[0]
 
 
 def _is_ternary(weight: Tensor) -> bool:

@@ -41,6 +41,7 @@ class WeightObserver:
             it has weights to look at.
         always_on: Whether its hooks have to stay on.
         pair: The two binary kernels of which it may be one.
+        place: Where in its model the layer stands, if that is known.
         verdict: What its weights are.
     """
 
@@ -66,7 +67,7 @@ class WeightObserver:
         self.verdict = Verdict()
         self._kernel = kernel
         self._sight = sight
-        self._place = place
+        self.place = place
         self._told = told
         self._search = LatentSearch(kernel, elsewhere)
         self._session: Session | None = None
@@ -206,6 +207,9 @@ class WeightObserver:
         latent: Tensor | None,
         levels: Levels,
     ) -> None:
+        if self.place is not None and not (self.pair is not None and levels.form == "binary"):
+            is_ternary = levels.form == "ternary"
+            self.place.census.count(self.place, weight.numel() if is_ternary else 0)
         latent = weight if latent is None else latent
         if levels.shifted:
             weight, latent = _centred(weight, latent, levels)
@@ -218,7 +222,7 @@ class WeightObserver:
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
-            place=self._place,
+            place=self.place,
             levels=levels,
         )
         counts = Counts({})
@@ -279,6 +283,9 @@ class WeightObserver:
         if counts.tables and phase == "train" and session.detailed:
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 self._end(counts, module)
+        if self.place is not None and "weights" in counts.tables:
+            # Only now all layers of the step have been seen.
+            counts.tables["weights"]["n_ternary_weights"] = self.place.census.n_ternary
         if self.pair is not None:
             self.pair.add_to(counts, self, phase)
         return counts if counts.tables or counts.sites else None
