@@ -154,3 +154,26 @@ def test_a_latent_weight_is_found_beside_the_one_that_is_multiplied(listen):
     assert not heard.notes
     row = heard.flush("0.weight_ternary", "latent")
     assert row["sum_sq_latent"] == pytest.approx(layer.weight.square().sum().item(), rel=1e-5)
+
+
+def test_the_update_of_latent_weights_that_another_optimizer_has_is_seen(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 24), nn.Linear(24, 4))
+    quantized = net[2].weight
+    latent = nn.Parameter(quantized.detach().clone())
+    quantized.data = twn(latent.data)
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p is not quantized], 0.01)
+    behind = torch.optim.Adam([latent], 1e-3)
+    updates = []
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True, optimizers=[behind]):
+        for _ in range(4):
+            net(torch.randn(32, 16)).square().mean().backward()
+            optimizer.step()
+            before, latent.grad = latent.detach().clone(), quantized.grad
+            live = quantized.detach() == 0
+            delta = (before.abs() * live).amax(1, keepdim=True)
+            behind.step()
+            updates.append(((latent.detach() - before).abs() / delta).median().item())
+            quantized.data = twn(latent.data)
+    found = spikewatch.open_store(tmp_path).sql("SELECT update_ratio FROM latent ORDER BY step")
+    assert found["update_ratio"].to_list() == pytest.approx(updates, rel=1e-4)
