@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import spikewatch
+from spikewatch.collectors.axes import infer_axes
 from spikewatch.errors import AttachError
 
 
@@ -243,3 +244,66 @@ def test_a_function_may_return_more_than_its_spikes(listen):
     row = heard.flush("1", "gradients")
     slope = 1 / (1 + 10 * net[1].seen.abs()) ** 2
     assert row["sum_sg"] == pytest.approx(slope.sum().item(), rel=1e-5)
+
+
+class StraightThrough(nn.Module):
+    """A loop over time without a state, a function or a part, as in the code of Ternary Spike."""
+
+    def __init__(self):
+        super().__init__()
+        self.V_th = 1.0
+        self.fire_ratio = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        u, out = torch.zeros_like(x[0]), []
+        for current in x:
+            u = 0.25 * u + current
+            hard = u.sign() * ((u / self.V_th).abs() >= 0.5)
+            soft = (u / self.V_th).clamp(-1, 1)
+            spikes = (hard - soft).detach() + soft
+            u = u * (1 - spikes.abs())
+            out.append(spikes * self.fire_ratio)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(("dim", "axes"), [(0, "TB*"), (1, "BT*"), (-1, "B*T"), (-3, "TB*")])
+def test_a_stack_of_time_steps_has_its_axis_where_it_was_stacked(dim, axes):
+    steps = [torch.randn(2, 3, requires_grad=True) for _ in range(4)]
+    assert infer_axes(torch.stack(steps, dim), []) == axes
+
+
+class Shrink(nn.Module):
+    """A threshold too, and no neuron."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = 0.5
+
+    def forward(self, x):
+        return x * (x.abs() > self.threshold)
+
+
+class Gate(nn.Module):
+    """Lets the spikes of a neuron before it pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = 0.5
+
+    def forward(self, x):
+        return x * (x.abs() > self.threshold)
+
+
+def test_spikes_by_a_straight_through_trick_are_seen_where_there_is_a_threshold(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), StraightThrough(), Gate(), nn.Linear(16, 16), Shrink())
+    heard = listen(net)
+    for _ in range(2):
+        net(4 * torch.randn(5, 32, 6)).sum().backward()
+    assert [(x.name, x.kind) for x in heard.confirmed] == [("1", "spiking")]
+    assert heard.spiking == ["1"]
+    row = heard.tables("1")
+    assert (row["spikes"]["n_neurons"], row["spikes"]["n_obs"]) == (16, 2 * 5 * 32)
+    assert row["spikes"]["n_positive"] > 0 < row["spikes"]["n_spikes"] - row["spikes"]["n_positive"]
+    assert row["amplitudes"]["sum_amplitude"] == pytest.approx(0.7)
+    assert row["dynamics"]["sum_threshold"] == 1.0
