@@ -90,18 +90,19 @@ class Levels:
 FULL, EMPTY = Levels("full"), Levels("empty")
 
 
-def judge(weight: Tensor) -> Levels:
+def judge(weight: Tensor, *, stacked: bool = False) -> Levels:
     """What levels weights have, by a sample of them.
 
     Args:
         weight: Shape (out, *); rows weight[i], or groups of 128, 64 or 32 neighbours in a row, may
             have scales of their own.
+        stacked: Whether it is a stack of matrices, (n, out, in), whose rows are weight[k, i].
     """
-    blocks = _blocks(weight, _N_BLOCKS)
+    blocks = _blocks(weight, _N_BLOCKS, stacked=stacked)
     found = _judge(blocks)
     too_few = found.is_mask and int(blocks.count_nonzero()) < _MIN_SIGNED
     if (found.form == "empty" or too_few) and weight.numel() > blocks.numel():
-        return _judge(_blocks(weight, _MORE_BLOCKS))
+        return _judge(_blocks(weight, _MORE_BLOCKS, stacked=stacked))
     return found
 
 
@@ -122,14 +123,15 @@ def ternary_granularity(weight: Tensor) -> Granularity | None:
     return found.granularity if found.form in ("ternary", "binary") else None
 
 
-def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS) -> Tensor:
+def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS, *, stacked: bool = False) -> Tensor:
     """Blocks of neighbours, evenly spread over the rows: [blocks, size], in their own type.
 
     The same places for every tensor of a shape, so that two of them can be compared.
     """
     x = weight.detach()
     x = x.reshape(1, -1) if x.dim() < 2 else x
-    n_rows, size = len(x), x[0].numel()
+    n_rows = len(x) * (x.shape[1] if stacked else 1)
+    size = x.numel() // n_rows
     block = min(size, _BLOCK)
     n = max(1, min(n_rows, n_blocks * _BLOCK // block))
     # Blocks at different places in their rows, or all would see the same inputs.
@@ -139,16 +141,24 @@ def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS) -> Tensor:
     for k in range(per_row):
         for i in range(n) if n_places > 1 else (None,):
             if i is None:
-                parts.append(x[:: -(-n_rows // n)].flatten(1))
+                some = torch.arange(0, n_rows, -(-n_rows // n), device=x.device)
+                parts.append(_rows(x, some, stacked=stacked))
             else:
                 place = (i * per_row + k) * 7 % n_places
-                row = x[i * n_rows // n].flatten()
+                k = i * n_rows // n
+                row = x[divmod(k, x.shape[1])] if stacked else x[k].flatten()
                 parts.append(row[place * block : (place + 1) * block].unsqueeze(0))
     return torch.cat(parts)
 
 
-def _blocks(weight: Tensor, n_blocks: int) -> Tensor:
-    blocks = blocks_of(weight, n_blocks)
+def _rows(x: Tensor, chosen: Tensor, *, stacked: bool) -> Tensor:
+    if stacked:  # its rows are no view where the matrices are kept transposed
+        return x[chosen // x.shape[1], chosen % x.shape[1]]
+    return x[chosen].flatten(1)
+
+
+def _blocks(weight: Tensor, n_blocks: int, *, stacked: bool = False) -> Tensor:
+    blocks = blocks_of(weight, n_blocks, stacked=stacked)
     # Of a type whose rounding is known: on the host a sort of so few takes a tenth of a millisecond
     return blocks.cpu() if blocks.is_floating_point() else blocks.cpu().float()
 

@@ -49,7 +49,15 @@ class LatentSearch:
         self._elsewhere = elsewhere
         self._is_strange = False
 
-    def beside(self, module: nn.Module, weight: Tensor, levels: Levels, *, judged: bool) -> Beside:
+    def beside(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        levels: Levels,
+        *,
+        judged: bool,
+        stacked: bool,
+    ) -> Beside:
         """Look for the latent weight.
 
         Args:
@@ -57,19 +65,20 @@ class LatentSearch:
             weight: The multiplied weight, outputs first.
             levels: Its levels.
             judged: Whether they were found just now; the signs are compared then.
+            stacked: Whether it is a stack of matrices.
         """
         source = self._kernel.latent(module)
         if source is None:
             return Beside(None, _nothing)
         if shares_memory(weight, source):
             return self._of_written(self._kernel.owner(module), weight, source)
-        found = like(weight, source.detach())
+        found = like(weight, source.detach(), stacked=stacked)
         if found is None:
             return Beside(None, _nothing)
         transposed, latent = found
         if judged:
             told = levels.form in ("ternary", "binary") and not levels.shifted
-            self._is_strange = told and _is_stranger(latent, weight)
+            self._is_strange = told and _is_stranger(latent, weight, stacked=stacked)
         if self._is_strange:
             return Beside(None, _nothing)
         return Beside(latent, partial(_laid_out, transposed=transposed, shape=latent.shape))
@@ -93,11 +102,13 @@ def latent_among(weight: Tensor, parameters: Iterable[Tensor]) -> Tensor | None:
     return best
 
 
-def _is_stranger(latent: Tensor, weight: Tensor) -> bool:
-    signs = blocks_of(weight).sign()
+def _is_stranger(latent: Tensor, weight: Tensor, *, stacked: bool) -> bool:
+    signs = blocks_of(weight, stacked=stacked).sign()
     if int((signs.abs() == 1).sum()) < _MIN_SIGNS:  # all are 0, or NaN
         return False
-    return agreement(weight, latent) < _LEAST_AGREEMENT or judge(latent).bits is not None
+    if agreement(weight, latent, stacked=stacked) < _LEAST_AGREEMENT:
+        return True
+    return judge(latent, stacked=stacked).bits is not None
 
 
 def _siblings(owner: nn.Module, source: Tensor) -> list[Tensor]:

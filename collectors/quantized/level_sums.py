@@ -23,7 +23,8 @@ class LevelSums:
     """How the weights of a layer spread over {−1, 0, +1}. NaN is on no level.
 
     Attributes:
-        quantized: The weights, shape (out, *).
+        quantized: The weights, shape (out, *); or of a stack of matrices (n, out, in), whose rows
+            are those of all matrices.
         n_positive: Positive weights of each row, float64 [rows].
         n_negative: Negative ones, likewise.
         sum_positive: Σ of the positive weights of each row, likewise.
@@ -35,6 +36,7 @@ class LevelSums:
     n_negative: Tensor
     sum_positive: Tensor
     sum_negative: Tensor
+    stacked: bool = False
 
     @property
     def n_nonzero(self) -> Tensor:
@@ -43,7 +45,9 @@ class LevelSums:
 
     @cached_property
     def used_columns(self) -> Tensor:
-        """1 for each second index with a nonzero weight, else 0: [columns]. A pass of its own."""
+        """1 for each input with a nonzero weight, else 0: [columns]. A pass of its own."""
+        if self.stacked:
+            return torch.cat([_ne(piece).amax(1).flatten() for piece in _pieces(self.quantized)])
         used = None
         for piece in _pieces(self.quantized):
             here = _ne(piece).flatten(2).amax(2) if piece.dim() > 2 else _ne(piece)
@@ -53,11 +57,11 @@ class LevelSums:
         return used
 
 
-def level_sums(quantized: Tensor) -> LevelSums:
-    """Count `quantized`, shape (out, *), row by row."""
+def level_sums(quantized: Tensor, *, stacked: bool = False) -> LevelSums:
+    """Count `quantized` row by row, of shape (out, *) or, stacked, (n, out, in)."""
     parts = []
     for piece in _pieces(quantized):
-        rows = piece.flatten(1)
+        rows = piece.flatten(0, 1) if stacked else piece.flatten(1)
         buffer = torch.empty_like(rows)
         exact = torch.float64 if rows.shape[1] > _EXACT else None  # which takes four times as long
         columns = []
@@ -67,7 +71,7 @@ def level_sums(quantized: Tensor) -> LevelSums:
             columns += [n, torch.mul(rows, side, out=side).sum(1, dtype=exact).abs()]
         parts.append(torch.stack(columns).double())
     n_positive, sum_positive, n_negative, sum_negative = torch.cat(parts, 1)
-    return LevelSums(quantized, n_positive, n_negative, sum_positive, sum_negative)
+    return LevelSums(quantized, n_positive, n_negative, sum_positive, sum_negative, stacked)
 
 
 def unit_deltas(quantized: Tensor, latent: Tensor, size: int) -> Tensor:

@@ -43,13 +43,20 @@ class Look:
         self._done = observer.is_told
         self._n_calls = 0
         self._best: tuple[Tensor, Levels, int] | None = None
+        self._stacked = False
 
-    def has_levels(self, weight: Tensor) -> bool:
+    def has_levels(self, weight: Tensor, *, stacked: bool) -> bool:
         """Whether a tensor has few levels, so that it is hardly an activation."""
-        return self._observer.verdict.judge(weight).form not in ("full", "empty")
+        levels = self._observer.verdict.judge(weight, stacked=stacked)
+        return levels.form not in ("full", "empty")
 
-    def offer(self, weight: Tensor) -> None:
-        """Take an operand that fits: shape (out, *), or as the layer keeps it."""
+    def offer(self, weight: Tensor, *, stacked: bool) -> None:
+        """Take an operand that fits.
+
+        Args:
+            weight: Shape (out, *), or as the layer keeps it.
+            stacked: Whether it is a stack of matrices, (n, out, in).
+        """
         call, self._n_calls = self._n_calls, self._n_calls + 1
         verdict = self._observer.verdict
         if self._done or not (self._due or call == verdict.call):
@@ -57,13 +64,19 @@ class Look:
         began = time.perf_counter()
         with torch.no_grad():
             known = None if self._due else verdict.levels
-            levels = verdict.judge(weight) if known is None else known
+            self._stacked = stacked
+            levels = verdict.judge(weight, stacked=stacked) if known is None else known
             if levels.form == "ternary" or not self._due:
                 self._done = True
                 self._observer.take(self, weight, levels, call=call, judged=self._due)
             elif self._best is None or better(levels, self._best[1]):
                 self._best = (weight, levels, call)  # a later product may be the quantized one
         self.session.spent(time.perf_counter() - began)
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the weight that was seen is a stack of matrices."""
+        return self._stacked
 
     @property
     def has_seen(self) -> bool:

@@ -186,7 +186,8 @@ class WeightObserver:
         session, module = look.session, look.module
         self._n_unseen = 0
         weight = weight.detach()
-        found = self._search.beside(module, weight, levels, judged=judged)
+        stacked = look.is_stacked
+        found = self._search.beside(module, weight, levels, judged=judged, stacked=stacked)
         latent, self._again = found.latent, found.again
         owner, trained = self._kernel.owner(module), found.is_trained
         if not judged:
@@ -196,17 +197,10 @@ class WeightObserver:
         levels = self.verdict.levels or levels
         if self.pair is not None and levels.form == "binary":
             self.pair.offer(self, look, weight)
-        self._count(session, module, look.phase, weight, latent, levels)
+        self._count(look, weight, latent, levels)
 
-    def _count(
-        self,
-        session: Session,
-        module: nn.Module,
-        phase: str,
-        weight: Tensor,
-        latent: Tensor | None,
-        levels: Levels,
-    ) -> None:
+    def _count(self, look: Look, weight: Tensor, latent: Tensor | None, levels: Levels) -> None:
+        session = look.session
         if self.place is not None and not (self.pair is not None and levels.form == "binary"):
             is_ternary = levels.form == "ternary"
             self.place.census.count(self.place, weight.numel() if is_ternary else 0)
@@ -217,20 +211,21 @@ class WeightObserver:
             weight,
             latent,
             levels.granularity if levels.form == "ternary" else None,
-            self._kernel.owner(module),
-            phase=phase,
+            self._kernel.owner(look.module),
+            phase=look.phase,
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
             place=self.place,
             levels=levels,
+            stacked=look.is_stacked,
         )
         counts = Counts({})
         for instrument in self._instruments:
             early = self.verdict.on_its_way and instrument.before_levels
             if levels.form == "ternary" or early or instrument.after_levels:
                 add(counts, instrument.read(weights))
-        self._counted[phase] = counts
+        self._counted[look.phase] = counts
 
     def _tell(self, session: Session) -> None:
         verdict = self.verdict

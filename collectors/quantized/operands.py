@@ -1,6 +1,7 @@
 """Which operands of which functions may be weights, and whether one is the weight in question."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,6 +26,11 @@ class Operand(NamedTuple):
 
     tensor: Tensor
     role: Role
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it is a stack of matrices, each with inputs and outputs of its own."""
+        return self.role in ("left", "right") and self.tensor.dim() == 3
 
 
 _WEIGHT: tuple[tuple[int, Role], ...] = ((1, "weight"),)
@@ -127,10 +133,18 @@ def _of_einsum(args: tuple[Any, ...]) -> Iterator[Operand]:
         tensor = _unwrapped(part)
         if tensor is None or tensor.dim() < 2:
             continue
-        sides: Role = "any"
-        if len(term) == 2 and result:
-            sides = "left" if term[0] in result and term[1] not in result else "right"
-        yield Operand(tensor, sides)
+        others = args[0].partition("->")[0].replace(term, "", 1)
+        yield Operand(tensor, _side(term, others, result))
+
+
+def _side(term: str, others: str, result: str) -> Role:
+    """Which side of a product a term of an einsum is; of three letters the first is of a batch."""
+    if not result or len(term) not in (2, 3) or (len(term) == 3 and term[0] not in result):
+        return "any"
+    first_is_output, second_is_output = (x in result and x not in others for x in term[-2:])
+    if len(term) == 2 or first_is_output != second_is_output:
+        return "left" if first_is_output else "right"
+    return "any"
 
 
 def _unwrapped(given: Any) -> Tensor | None:
@@ -161,29 +175,31 @@ def fit(operand: Operand, shape: tuple[int, ...]) -> bool:
 def outputs_first(operand: Operand, shape: tuple[int, ...]) -> Tensor:
     """A view of the operand with the outputs first, where that is known."""
     x = operand.tensor
-    if x.dim() == 2 and operand.role == "right":
-        return x.t()
+    if operand.role == "right" and (x.dim() == 2 or operand.is_stack):
+        return x.mT
     if x.dim() == 2 and operand.role == "any" and x.shape != shape:
         return x.t()
     return x
 
 
-def like(weight: Tensor, latent: Tensor) -> tuple[bool, Tensor] | None:
+def like(weight: Tensor, latent: Tensor, *, stacked: bool) -> tuple[bool, Tensor] | None:
     """A view of the latent weight, element by element beside the quantized one.
 
     Args:
         weight: The quantized weight, outputs first.
         latent: As it is kept, of as many elements.
+        stacked: Whether it is a stack of matrices.
 
     Returns:
         Whether it is transposed, and the view; None where there is none.
     """
     if weight.numel() != latent.numel():
         return None
-    if latent.dim() == 2 and latent.shape == weight.shape[::-1]:
+    if (latent.dim() == 2 or stacked) and latent.mT.shape == weight.shape:
         straight = latent.shape == weight.shape
-        if not straight or agreement(weight, latent.t()) > agreement(weight, latent):
-            return True, latent.t()
+        signs = partial(agreement, weight, stacked=stacked)
+        if not straight or signs(latent.mT) > signs(latent):
+            return True, latent.mT
     if latent.shape == weight.shape:
         return False, latent
     if latent.shape[0] == weight.shape[0] and latent.is_contiguous():
@@ -191,9 +207,9 @@ def like(weight: Tensor, latent: Tensor) -> tuple[bool, Tensor] | None:
     return None
 
 
-def agreement(weight: Tensor, latent: Tensor) -> float:
+def agreement(weight: Tensor, latent: Tensor, *, stacked: bool = False) -> float:
     """Share of a sample of nonzero weights that have the sign of the latent one."""
-    a, b = blocks_of(weight).sign(), blocks_of(latent).sign()
+    a, b = (blocks_of(x, stacked=stacked).sign() for x in (weight, latent))
     n = a.ne(0).sum()
     return float((a * b == 1).sum() / n.clamp(min=1)) if a.shape == b.shape else 0.0
 

@@ -40,6 +40,8 @@ class Weights:
         most_tracked: Of a layer with more weights than these, so many are followed.
         place: Where in the network the layer stands.
         levels: What its levels are, where that is known: bits, form, size of a group.
+        stacked: Whether the weights are a stack of matrices, (n, out, in), such as experts: each
+            has inputs and outputs of its own.
     """
 
     quantized: Tensor
@@ -52,6 +54,7 @@ class Weights:
     most_tracked: int = 65_536
     place: "Place | None" = None
     levels: Levels | None = None
+    stacked: bool = False
 
     @property
     def has_latent(self) -> bool:
@@ -87,7 +90,7 @@ class Weights:
     @cached_property
     def level_sums(self) -> LevelSums:
         """How all weights spread over the levels, row by row."""
-        return level_sums(self.quantized)
+        return level_sums(self.quantized, stacked=self.stacked)
 
     @cached_property
     def unit_deltas(self) -> Tensor:
@@ -107,7 +110,8 @@ class Weights:
     def _size_of_unit(self) -> int:
         """How many neighbours share a scale: a row, also where it is the tensor; or a group."""
         group = self.levels.group if self.levels is not None else 0
-        rows = len(self.quantized) if self.quantized.dim() > 1 else 1
+        axes = 2 if self.stacked else 1 if self.quantized.dim() > 1 else 0
+        rows = self.quantized.shape[:axes].numel()
         return group or self.quantized.numel() // rows
 
 

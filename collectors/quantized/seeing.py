@@ -207,7 +207,8 @@ class Sight:
                 for operand in operands(func, args, kwargs):
                     look = _whose(operand, looks)
                     if look is not None and not why_unreadable(operand.tensor):
-                        look.offer(outputs_first(operand, look.shape))
+                        weight = outputs_first(operand, look.shape)
+                        look.offer(weight, stacked=operand.is_stack)
                         return True
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self._observers[0].layer.name, error)
@@ -227,7 +228,10 @@ def _whose(operand: Operand, looks: Sequence["Look"]) -> "Look | None":
     if operand.role != "weight":
         # Of a product, either side may be an activation: few levels say that it is a weight.
         fitting = [f for f, o in zip(fitting, origins, strict=True) if o is None]
-        if not fitting or not fitting[0].has_levels(outputs_first(operand, fitting[0].shape)):
+        if not fitting:
+            return None
+        weight = outputs_first(operand, fitting[0].shape)
+        if not fitting[0].has_levels(weight, stacked=operand.is_stack):
             return None
     else:
         fitting = [f for f, o in zip(fitting, origins, strict=True) if o is None or f.is_own]
@@ -250,5 +254,5 @@ def _likeness(weight: Tensor, look: "Look") -> float:
     if latent is None:
         return 0.0
     latent = latent.detach()
-    options = [latent] + ([latent.t()] if latent.dim() == 2 else [])
+    options = (latent, latent.mT) if latent.dim() > 1 else (latent,)
     return max((agreement(weight, x) for x in options if x.shape == weight.shape), default=0.0)

@@ -60,9 +60,9 @@ class Verdict:
             return self._n_since >= _TERNARY_STEPS
         return self.on_its_way or self._n_since >= _OTHER_STEPS
 
-    def judge(self, weight: Tensor) -> Levels:
+    def judge(self, weight: Tensor, *, stacked: bool = False) -> Levels:
         """The levels of a weight, in the light of what they were."""
-        found, before = judge(weight), self.levels
+        found, before = judge(weight, stacked=stacked), self.levels
         if before is None or before.form != "ternary":
             return found
         if found.form == "binary" or (found.form == "n-bit" and found.n_levels <= 3):
