@@ -23,6 +23,7 @@ from .latent_elsewhere import Elsewhere
 from .latent_search import LatentSearch
 from .look import Look
 from .pairs import Pair
+from .pieces import Shift
 from .precision import Place
 from .seeing import Sight
 from .verdicts import Verdict
@@ -205,8 +206,8 @@ class WeightObserver:
             is_ternary = levels.form == "ternary"
             self.place.census.count(self.place, weight.numel() if is_ternary else 0)
         latent = weight if latent is None else latent
-        if levels.shifted:
-            weight, latent = _centred(weight, latent, levels)
+        stacked = look.is_stacked
+        shift = Shift.of(weight, levels, stacked=stacked) if levels.shifted else None
         weights = Weights(
             weight,
             latent,
@@ -218,7 +219,8 @@ class WeightObserver:
             most_tracked=session.track_weights,
             place=self.place,
             levels=levels,
-            stacked=look.is_stacked,
+            stacked=stacked,
+            shift=shift,
         )
         counts = Counts({})
         for instrument in self._instruments:
@@ -310,14 +312,3 @@ def add(whole: Counts, part: Counts | None) -> None:
     for table, counters in part.tables.items():
         whole.tables.setdefault(table, {}).update(counters)
     whole.histograms += part.histograms
-
-
-def _centred(weight: Tensor, latent: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Both, less the middle level: a negative and a positive weight are what they are beside it."""
-    size = {"tensor": weight.numel(), "row": weight[0].numel(), "group": levels.group}
-    rows = weight.reshape(-1, size[levels.granularity or "tensor"])
-    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    middle, reach = (low + high) / 2, (high - low) / 2
-    less = rows - middle
-    less = torch.where(less.abs() < 0.5 * reach, 0, less).reshape(weight.shape)
-    return less, (latent.reshape(rows.shape) - middle).reshape(weight.shape)
