@@ -1,7 +1,8 @@
 """Which modules of a model make spikes.
 
 In this order: a library's class, known by name; duck typing (a threshold and a state); code that
-can reach a custom `autograd.Function`, a *candidate* about which the first forward pass decides.
+can reach a custom `autograd.Function`, or a threshold alone: a *candidate* about which the first
+forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from spikewatch.layers import Kind, named_modules, own_type
 
+from .candidates import Evidence
 from .libraries import user
 from .library import Library, load_libraries, qualified_names
 from .quantized.adapters import QUANTIZERS
@@ -27,7 +29,7 @@ _APPLIED = {"forward", "backward", "setup_context"}
 
 @dataclass(frozen=True)
 class Found:
-    """A module that makes spikes, or may."""
+    """A module that makes spikes, or may; `by` what, if it is a candidate."""
 
     name: str
     module: nn.Module
@@ -35,6 +37,7 @@ class Found:
     kind: Kind
     note: str = ""
     axes: str = ""
+    by: Evidence = "class"
 
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
@@ -66,11 +69,18 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
     keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
     if keeps_state and _has_any(module, user.THRESHOLDS):
         return Found(name, module, user.LIBRARY, "spiking", "has a threshold and a state")
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        return None
     if name.rpartition(".")[2] in QUANTIZERS:
         return None  # of a weight: its custom function rounds that
-    if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reaches_function(module):
+    if reaches_function(module):
         note = "custom autograd function; the first forward pass decides"
-        return Found(name, module, user.LIBRARY, "candidate", note)
+        return Found(name, module, user.LIBRARY, "candidate", note, by="code")
+    # Spikes may be made by a straight-through trick, without a function. Of a block that has a
+    # threshold for the neurons in it, and for no use of its own, these make the spikes.
+    if _has_any(module, user.THRESHOLDS) and not module._modules:
+        note = "has a threshold; the first forward pass decides"
+        return Found(name, module, user.LIBRARY, "candidate", note, by="threshold")
     return None
 
 

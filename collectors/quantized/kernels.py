@@ -18,6 +18,8 @@ class Kernel:
         attribute: Its name there.
         shape: Its shape, where it is only kept packed; else None.
         guess: Whether the module is none that usually has a weight, but happens to keep a matrix.
+        plain: Whether it is a layer of torch's own. Its weights are quantized only if something
+            writes them anew: before each forward pass, and back behind the backward pass.
     """
 
     layer: str
@@ -25,6 +27,7 @@ class Kernel:
     attribute: str = "weight"
     shape: tuple[int, ...] | None = None
     guess: bool = False
+    plain: bool = False
 
     def owner(self, module: nn.Module) -> nn.Module:
         """The module that keeps it.

@@ -6,7 +6,6 @@ multiplies with. Off the observed steps there is one hook that returns at once.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +14,23 @@ from torch import Tensor, nn
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
-from ..levels import Levels
+from ..hooks import why_unreadable
+from ..levels import Levels, may_have_levels
 from .adapters import ask
 from .instruments import INSTRUMENTS, Weights
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
-from .looks import Look
-from .operands import like, shares_memory, stands_for
+from .latent_search import LatentSearch
+from .look import Look
 from .pairs import Pair
+from .pieces import Shift
 from .precision import Place
 from .seeing import Sight
 from .verdicts import Verdict
+
+
+# In so many of the first steps of training are the weights of plain layers glanced at.
+_MOST_GLIMPSES = 2
 
 
 class WeightObserver:
@@ -37,6 +42,7 @@ class WeightObserver:
             it has weights to look at.
         always_on: Whether its hooks have to stay on.
         pair: The two binary kernels of which it may be one.
+        place: Where in its model the layer stands, if that is known.
         verdict: What its weights are.
     """
 
@@ -52,7 +58,7 @@ class WeightObserver:
     ) -> None:
         self.layer = Layer(
             name=kernel.layer,
-            kind="candidate",
+            kind="synapse" if kernel.plain else "candidate",
             library=_maker(owner, kernel.attribute).__module__.split(".")[0],
             type=own_type(owner).__name__,
             note="its weights are looked at in the first step",
@@ -62,14 +68,14 @@ class WeightObserver:
         self.verdict = Verdict()
         self._kernel = kernel
         self._sight = sight
-        self._place = place
+        self.place = place
         self._told = told
-        self._elsewhere = elsewhere
+        self._search = LatentSearch(kernel, elsewhere)
         self._session: Session | None = None
         self._counted: dict[str, Counts] = {}
         self._n_unseen = 0
-        self._has_latent = True
-        self._as_counted: Callable[[Tensor], Tensor | None] = lambda latent: latent
+        self._glimpses: list[int] = []
+        self._again: Callable[[Tensor], Tensor | None] = lambda latent: latent
         self._instruments = [make() for make in INSTRUMENTS]
         sight.add(self)
 
@@ -87,7 +93,8 @@ class WeightObserver:
     def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
-        self._sight.start(session)
+        if not (self._is_plain and len(self._glimpses) == _MOST_GLIMPSES):
+            self._sight.start(session)
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -101,12 +108,31 @@ class WeightObserver:
             self.called = True
         if phase in self._counted:  # called again: the weights are the same
             return None
+        if self._is_plain and not self._glimpse(session, module, phase):
+            return None
         owner = self._kernel.owner(module)
         due = self.verdict.is_due(owner)
         if not (due or self.verdict.is_ternary or self.verdict.on_its_way or self._pairs_up):
             self.verdict.pass_by()
             return None
         return Look(self, session, module, args, phase, due=due)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the weights are those of a layer of torch's own, in full precision so far."""
+        return self.layer.kind == "synapse"
+
+    def _glimpse(self, session: Session, module: nn.Module, phase: str) -> bool:
+        """Whether to look at such weights: in the first steps, and if one block has few values."""
+        seen = self._glimpses
+        if phase != "train" or session.step in seen or len(seen) == _MOST_GLIMPSES:
+            return False
+        seen.append(session.step)
+        weight = self._kernel.latent(module)
+        weight = getattr(weight, "_local_tensor", weight)  # all of a sharded one is a collective
+        if weight is None or is_wrapper(weight) or why_unreadable(weight) or not weight.numel():
+            return False
+        return may_have_levels(weight)
 
     @property
     def _pairs_up(self) -> bool:
@@ -166,80 +192,51 @@ class WeightObserver:
         """Take the weight that a forward pass has multiplied with, and count it."""
         session, module = look.session, look.module
         self._n_unseen = 0
-        weight, latent = self._beside(module, weight, judged=judged)
+        found = self._search.beside(module, weight, levels, judged=judged, stacked=look.is_stacked)
+        weight, latent, self._again = weight.detach(), found.latent, found.again
+        owner, trained = self._kernel.owner(module), found.is_trained
         if not judged:
             self.verdict.pass_by()
-        elif self.verdict.adopt(levels, weight, latent, self._kernel.owner(module), call=call):
+        elif self.verdict.adopt(levels, weight, latent, owner, call=call, trained=trained):
             self._tell(session)
         levels = self.verdict.levels or levels
         if self.pair is not None and levels.form == "binary":
             self.pair.offer(self, look, weight)
-        self._count(session, module, look.phase, weight, latent, levels)
+        self._count(look, weight, latent, levels)
 
-    def _beside(
-        self, module: nn.Module, weight: Tensor, *, judged: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """The quantized weight and the latent one, in the same layout; None where there is none."""
-        source = self._kernel.latent(module)
-        self._as_counted = lambda _: None
-        if source is None:
-            return weight.detach(), None
-        seen, weight = weight, weight.detach()
-        found = like(weight, self.outputs_first(source.detach()))
-        if found is None:
-            return weight, None
-        if shares_memory(weight, source):
-            latent = self._latent_elsewhere(weight)
-            self._as_counted = lambda kept: kept if latent is None else latent
-            return weight, latent
-        if judged:  # a GPU may have to be waited for
-            self._has_latent = stands_for(seen, source, found[1])
-        if not self._has_latent:
-            return weight, None
-        self._as_counted = partial(_laid_out, transposed=found[0], shape=found[1].shape)
-        return weight, found[1]
-
-    def _latent_elsewhere(self, weight: Tensor) -> Tensor | None:
-        if self._elsewhere is None:
-            return None
-        latent = self._elsewhere.latent_of(self.outputs_first(weight))  # back, as it is kept
-        return None if latent is None else self.outputs_first(latent)
-
-    def _count(
-        self,
-        session: Session,
-        module: nn.Module,
-        phase: str,
-        weight: Tensor,
-        latent: Tensor | None,
-        levels: Levels,
-    ) -> None:
+    def _count(self, look: Look, weight: Tensor, latent: Tensor | None, levels: Levels) -> None:
+        session = look.session
+        if self.place is not None and not (self.pair is not None and levels.form == "binary"):
+            is_ternary = levels.form == "ternary"
+            self.place.census.count(self.place, weight.numel() if is_ternary else 0)
         latent = weight if latent is None else latent
-        if levels.shifted:
-            weight, latent = _centred(weight, latent, levels)
+        stacked = look.is_stacked
+        shift = Shift.of(weight, levels, stacked=stacked) if levels.shifted else None
         weights = Weights(
             weight,
             latent,
             levels.granularity if levels.form == "ternary" else None,
-            self._kernel.owner(module),
-            phase=phase,
+            self._kernel.owner(look.module),
+            phase=look.phase,
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
-            place=self._place,
+            place=self.place,
             levels=levels,
+            stacked=stacked,
+            shift=shift,
         )
         counts = Counts({})
         for instrument in self._instruments:
             early = self.verdict.on_its_way and instrument.before_levels
             if levels.form == "ternary" or early or instrument.after_levels:
                 add(counts, instrument.read(weights))
-        self._counted[phase] = counts
+        self._counted[look.phase] = counts
 
     def _tell(self, session: Session) -> None:
         verdict = self.verdict
         levels, note = verdict.levels, verdict.note
-        if levels is None:
+        if levels is None or self._is_no_layer(levels):
             return
         named = levels.form in ("ternary", "binary", "n-bit") or verdict.on_its_way
         if not named:
@@ -255,6 +252,14 @@ class WeightObserver:
             session.confirm(self.layer)
         elif kind == "quantized":
             session.note(self.layer.name, note)
+
+    def _is_no_layer(self, levels: Levels) -> bool:
+        """Whether these are a mask that a module keeps, or the beginning of a plain layer."""
+        if self._is_plain:
+            return levels.form not in ("ternary", "binary")
+        module = self._sight.module
+        kept = None if module is None else self._kernel.latent(module)
+        return self._kernel.guess and levels.is_mask and kept is not None and not kept.requires_grad
 
     def not_seen(self, session: Session) -> None:
         """Take note of a forward pass that has multiplied with nothing that could be its weight."""
@@ -279,6 +284,9 @@ class WeightObserver:
         if counts.tables and phase == "train" and session.detailed:
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 self._end(counts, module)
+        if self.place is not None and "weights" in counts.tables:
+            # Only now all layers of the step have been seen.
+            counts.tables["weights"]["n_ternary_weights"] = self.place.census.n_ternary
         if self.pair is not None:
             self.pair.add_to(counts, self, phase)
         return counts if counts.tables or counts.sites else None
@@ -286,7 +294,7 @@ class WeightObserver:
     def _end(self, counts: Counts, module: nn.Module) -> None:
         owner, source = self._kernel.owner(module), self._kernel.latent(module)
         source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again
-        latent = None if source is None else self._as_counted(self.outputs_first(source.detach()))
+        latent = None if source is None else self._again(self.outputs_first(source.detach()))
         if latent is None:
             return
         for instrument in self._instruments:
@@ -314,20 +322,3 @@ def _maker(owner: nn.Module, attribute: str) -> type:
     """The type that quantizes: the weight's own, or else the module's."""
     weight = owner._parameters.get(attribute)
     return type(weight) if weight is not None and is_wrapper(weight) else own_type(owner)
-
-
-def _laid_out(latent: Tensor, *, transposed: bool, shape: torch.Size) -> Tensor:
-    if latent.numel() != shape.numel():
-        return latent  # a shard, or data that was swapped: for the instruments to refuse
-    return latent.t() if transposed else latent.reshape(shape)
-
-
-def _centred(weight: Tensor, latent: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Both, less the middle level: a negative and a positive weight are what they are beside it."""
-    size = {"tensor": weight.numel(), "row": weight[0].numel(), "group": levels.group}
-    rows = weight.reshape(-1, size[levels.granularity or "tensor"])
-    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    middle, reach = (low + high) / 2, (high - low) / 2
-    less = rows - middle
-    less = torch.where(less.abs() < 0.5 * reach, 0, less).reshape(weight.shape)
-    return less, (latent.reshape(rows.shape) - middle).reshape(weight.shape)

@@ -45,6 +45,7 @@ class Verdict:
         self._n_since = 0
         self._stage: tuple[Any, ...] = ()
         self._what: tuple[Any, ...] = ()
+        self._doubted: tuple[str, float | None] | None = None
 
     @property
     def is_ternary(self) -> bool:
@@ -55,13 +56,15 @@ class Verdict:
         """Whether the weights are to be judged in this step."""
         if self.levels is None or self._n_looked < _FIRST_STEPS or self._stage != _stage(module):
             return True
+        if self._doubted is not None:
+            return True
         if self.is_ternary:
             return self._n_since >= _TERNARY_STEPS
         return self.on_its_way or self._n_since >= _OTHER_STEPS
 
-    def judge(self, weight: Tensor) -> Levels:
+    def judge(self, weight: Tensor, *, stacked: bool = False) -> Levels:
         """The levels of a weight, in the light of what they were."""
-        found, before = judge(weight), self.levels
+        found, before = judge(weight, stacked=stacked), self.levels
         if before is None or before.form != "ternary":
             return found
         if found.form == "binary" or (found.form == "n-bit" and found.n_levels <= 3):
@@ -75,9 +78,29 @@ class Verdict:
         self._n_since += 1
 
     def adopt(
-        self, levels: Levels, weight: Tensor, latent: Tensor | None, module: nn.Module, *, call: int
+        self,
+        levels: Levels,
+        weight: Tensor,
+        latent: Tensor | None,
+        module: nn.Module,
+        *,
+        call: int,
+        trained: bool = False,
     ) -> bool:
-        """Latch what was found; returns whether it is something new."""
+        """Latch what was found; returns whether it is something new.
+
+        Args:
+            levels: What was found.
+            weight: The weight that was looked at.
+            latent: The latent one beside it, if there is one.
+            module: The layer.
+            call: Which of the products that fit was looked at.
+            trained: Whether the weight itself is what an optimizer moves.
+        """
+        levels = _as_told(levels, module)
+        if trained and self._doubt(levels):
+            self._n_looked += 1
+            return False
         before = self._what
         self._n_looked += 1
         self._n_since = 0
@@ -89,8 +112,7 @@ class Verdict:
             self._n_looked = 0  # which says nothing: look again
             before, self._what = self._what, ("empty",)
             return before != self._what
-        self.levels = levels = _as_told(levels, module)
-        self.call = call
+        self.levels, self.call = levels, call
         said, own = _said(module), own_lambda(module)
         lam = None
         if levels.form == "full" and latent is not None:
@@ -102,6 +124,19 @@ class Verdict:
         # Figures of the stage change at every step: they are in the table, and no news.
         self._what = (levels.form, levels.granularity, self.on_its_way, words)
         return before != self._what
+
+    def _doubt(self, levels: Levels) -> bool:
+        """Whether levels have to be seen twice.
+
+        Weights that began at 0 are all ±lr after the first update of Adam, and have few levels by
+        chance. Weights that are made ternary have them from the start, or again.
+        """
+        told = levels.form not in ("full", "empty")
+        new = told and self.levels is not None and self.levels.form != levels.form
+        seen = (levels.form, levels.bits) if new else None
+        doubtful = new and seen != self._doubted
+        self._doubted = seen if doubtful else None
+        return doubtful
 
 
 def _is_collapsed(weight: Tensor, latent: Tensor | None) -> bool:

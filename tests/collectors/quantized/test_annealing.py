@@ -8,10 +8,9 @@ from torch.nn import functional
 
 import spikewatch
 from spikewatch.collectors.quantized.annealing import AnnealingStage
-from spikewatch.collectors.quantized.precision import Place, places
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.zoo.progressive import soft_ternary
-from spikewatch.zoo.ternary_linear import EightBitLinear, TernaryLinear, round_to_8_bit, ternarize
+from spikewatch.zoo.ternary_linear import TernaryLinear, round_to_8_bit, ternarize
 
 
 def latents(n_rows=60, n=50, seed=0):
@@ -131,19 +130,3 @@ def test_a_layer_is_followed_before_it_is_ternary(tmp_path):
         share = store.sql("SELECT DISTINCT layer, model_ternary_frac FROM weights")
     assert seen["annealing"].to_list() == pytest.approx([0.2, 0.5, 0.8], abs=1e-3)
     assert share.rows() == [("1", pytest.approx(1800 / (2400 + 1800 + 120)))]
-
-
-def test_the_first_and_the_last_layer_are_known_and_embeddings_are_layers():
-    net = nn.ModuleDict(
-        {
-            "embedding": nn.Embedding(10, 8),
-            "norm": nn.LayerNorm(8),
-            "inner": TernaryLinear(8, 8),
-            "head": EightBitLinear(8, 10),
-        }
-    )
-    assert places(net) == {
-        "embedding": Place(True, False, 224),
-        "inner": Place(False, False, 224),
-        "head": Place(False, True, 224),
-    }

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from spikewatch.collectors.quantized import level_sums
+from spikewatch.collectors.quantized import level_sums, pieces
 from spikewatch.collectors.quantized.counts import LevelCounts
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.zoo.ternary_linear import ternarize
@@ -63,7 +63,7 @@ def test_pieces_are_counted_as_the_whole_is(seed, shape, dtype, piece):
     q = ternarize(w, by_row=True).to(dtype)
     w = w.to(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(level_sums, "_PIECE", {"cpu": piece})
+        patch.setitem(pieces.PIECE, "cpu", piece)
         sums = level_sums.level_sums(q)
         deltas = level_sums.unit_deltas(q, w, q[0].numel())
     rows = q.flatten(1).double()

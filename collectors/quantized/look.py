@@ -37,18 +37,26 @@ class Look:
         self.shape = observer.shape(module) or ()
         self.is_hidden = observer.is_hidden(module)
         self.is_own = observer.is_own
+        self.is_fixed = self.latent is not None and not self.latent.requires_grad
         self._observer = observer
         self._due = due
         self._done = observer.is_told
         self._n_calls = 0
         self._best: tuple[Tensor, Levels, int] | None = None
+        self._stacked = False
 
-    def has_levels(self, weight: Tensor) -> bool:
+    def has_levels(self, weight: Tensor, *, stacked: bool) -> bool:
         """Whether a tensor has few levels, so that it is hardly an activation."""
-        return self._observer.verdict.judge(weight).form not in ("full", "empty")
+        levels = self._observer.verdict.judge(weight, stacked=stacked)
+        return levels.form not in ("full", "empty")
 
-    def offer(self, weight: Tensor) -> None:
-        """Take an operand that fits: shape (out, *), or as the layer keeps it."""
+    def offer(self, weight: Tensor, *, stacked: bool) -> None:
+        """Take an operand that fits.
+
+        Args:
+            weight: As the layer keeps it, or shape (out, *).
+            stacked: Whether it is a stack of matrices, (n, out, in).
+        """
         weight = self._observer.outputs_first(weight)
         call, self._n_calls = self._n_calls, self._n_calls + 1
         verdict = self._observer.verdict
@@ -57,7 +65,8 @@ class Look:
         began = time.perf_counter()
         with torch.no_grad():
             known = None if self._due else verdict.levels
-            levels = verdict.judge(weight) if known is None else known
+            self._stacked = stacked
+            levels = verdict.judge(weight, stacked=stacked) if known is None else known
             if levels.form == "ternary" or not self._due:
                 self._done = True
                 self._observer.take(self, weight, levels, call=call, judged=self._due)
@@ -65,8 +74,22 @@ class Look:
                 self._best = (weight, levels, call)  # a later product may be the quantized one
         self.session.spent(time.perf_counter() - began)
 
-    def settle(self) -> None:
-        """End the look: the forward pass is over."""
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the weight that was seen is a stack of matrices."""
+        return self._stacked
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether something was seen that could be the weight."""
+        return self._n_calls > 0
+
+    def settle(self, *, another_seen: bool) -> None:
+        """End the look: the forward pass is over.
+
+        Args:
+            another_seen: Whether another weight of the layer, of this shape, was seen.
+        """
         try:
             if self._observer.is_told:
                 self.ask()
@@ -75,7 +98,7 @@ class Look:
                 self._best = None
                 with torch._C.DisableTorchFunction(), torch.no_grad():
                     self._observer.take(self, weight, levels, call=call, judged=True)
-            elif not self._done and not self.ask():
+            elif not self._done and not self.ask() and not another_seen:
                 self._observer.not_seen(self.session)
         except Exception as error:  # noqa: BLE001 - contract 1
             self.session.fault(self._observer.layer.name, error)
