@@ -1,6 +1,7 @@
 """One look at the weight of one layer, in one forward pass: which of its products has it."""
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from spikewatch.observing import Session
 
 from ..levels import Levels
+from .operands import Operand, outputs_first
 from .verdicts import better
 
 
@@ -28,6 +30,7 @@ class Look:
         phase: str,
         *,
         due: bool,
+        counted: bool = False,
     ) -> None:
         self.session = session
         self.module = module
@@ -40,7 +43,8 @@ class Look:
         self.is_fixed = self.latent is not None and not self.latent.requires_grad
         self._observer = observer
         self._due = due
-        self._done = observer.is_told
+        self._counted = counted
+        self._done = observer.is_told or counted
         self._n_calls = 0
         self._best: tuple[Tensor, Levels, int] | None = None
         self._stacked = False
@@ -50,16 +54,13 @@ class Look:
         levels = self._observer.verdict.judge(weight, stacked=stacked)
         return levels.form not in ("full", "empty")
 
-    def offer(self, weight: Tensor, *, stacked: bool) -> None:
-        """Take an operand that fits.
-
-        Args:
-            weight: As the layer keeps it, or shape (out, *).
-            stacked: Whether it is a stack of matrices, (n, out, in).
-        """
-        weight = self._observer.outputs_first(weight)
+    def offer(self, operand: Operand) -> None:
+        """Take an operand that fits: as the layer keeps its weight, or with the outputs first."""
+        weight, stacked = self._view(operand, operand.tensor), operand.is_stack
         call, self._n_calls = self._n_calls, self._n_calls + 1
         verdict = self._observer.verdict
+        if self._done:
+            self._await_gradient(operand, is_it=self._counted and call == verdict.call)
         if self._done or not (self._due or call == verdict.call):
             return
         began = time.perf_counter()
@@ -70,9 +71,24 @@ class Look:
             if levels.form == "ternary" or not self._due:
                 self._done = True
                 self._observer.take(self, weight, levels, call=call, judged=self._due)
+                self._await_gradient(operand, is_it=True)
             elif self._best is None or better(levels, self._best[1]):
                 self._best = (weight, levels, call)  # a later product may be the quantized one
         self.session.spent(time.perf_counter() - began)
+
+    def _view(self, operand: Operand, tensor: Tensor) -> Tensor:
+        """An operand, or its gradient, with the layer's outputs first."""
+        return self._observer.outputs_first(
+            outputs_first(operand._replace(tensor=tensor), self.shape)
+        )
+
+    def _await_gradient(self, operand: Operand, *, is_it: bool) -> None:
+        backward = self._observer.backward
+        if not is_it:
+            backward.pass_by()
+        elif self._observer.verdict.is_ternary:
+            owner = self._observer.owner_in(self.module)
+            backward.await_gradient(self, owner, operand.tensor, partial(self._view, operand))
 
     @property
     def is_stacked(self) -> bool:
@@ -90,6 +106,8 @@ class Look:
         Args:
             another_seen: Whether another weight of the layer, of this shape, was seen.
         """
+        if self._counted:
+            return
         try:
             if self._observer.is_told:
                 self.ask()

@@ -17,6 +17,7 @@ from spikewatch.observing import Counts, Session
 from ..hooks import why_unreadable
 from ..levels import Levels, may_have_levels
 from .adapters import ask
+from .backward import Backward
 from .instruments import INSTRUMENTS, Weights
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
@@ -43,6 +44,7 @@ class WeightObserver:
         always_on: Whether its hooks have to stay on.
         pair: The two binary kernels of which it may be one.
         place: Where in its model the layer stands, if that is known.
+        backward: Listens for the gradient of the quantized weight.
         verdict: What its weights are.
     """
 
@@ -77,6 +79,7 @@ class WeightObserver:
         self._glimpses: list[int] = []
         self._again: Callable[[Tensor], Tensor | None] = lambda latent: latent
         self._instruments = [make() for make in INSTRUMENTS]
+        self.backward = Backward(self._instruments, lambda: self.layer.name)
         sight.add(self)
 
     @property
@@ -89,6 +92,10 @@ class WeightObserver:
         """The module that keeps the weight, while it lives."""
         module = self._sight.module
         return None if module is None else self._kernel.owner(module)
+
+    def owner_in(self, module: nn.Module) -> nn.Module:
+        """The same of a module, or a replica of it, that runs now."""
+        return self._kernel.owner(module)
 
     def start(self, session: Session) -> None:
         """Put the hooks on."""
@@ -107,7 +114,12 @@ class WeightObserver:
         if self.called is not None:
             self.called = True
         if phase in self._counted:  # called again: the weights are the same
-            return None
+            listens = self.backward.listens and phase == "train"
+            return (
+                Look(self, session, module, args, phase, due=False, counted=True)
+                if listens
+                else None
+            )
         if self._is_plain and not self._glimpse(session, module, phase):
             return None
         owner = self._kernel.owner(module)
@@ -284,6 +296,8 @@ class WeightObserver:
         if counts.tables and phase == "train" and session.detailed:
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 self._end(counts, module)
+        if phase == "train":
+            self.backward.end()
         if self.place is not None and "weights" in counts.tables:
             # Only now all layers of the step have been seen.
             counts.tables["weights"]["n_ternary_weights"] = self.place.census.n_ternary
@@ -295,10 +309,13 @@ class WeightObserver:
         owner, source = self._kernel.owner(module), self._kernel.latent(module)
         source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again
         latent = None if source is None else self._again(self.outputs_first(source.detach()))
-        if latent is None:
+        if source is None or latent is None:
             return
+        gradient = source.grad
+        if gradient is not None:
+            gradient = self._again(self.outputs_first(gradient.detach()))
         for instrument in self._instruments:
-            add(counts, instrument.end(owner, latent))
+            add(counts, instrument.end(owner, latent, gradient))
 
     def _ask_late(self, session: Session, module: nn.Module | None) -> None:
         """Ask the layer at the end of a step in which no forward pass of it was seen (compiled)."""

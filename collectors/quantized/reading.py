@@ -146,12 +146,22 @@ class WeightInstrument:
         """Counters of this step. Runs without autograd and outside of every function mode."""
         raise NotImplementedError
 
-    def end(self, module: nn.Module, latent: Tensor) -> Counts | None:  # noqa: ARG002
+    def gradient(self, module: nn.Module, quantized: Tensor, gradient: Tensor) -> None:
+        """Read ∂L/∂w_t of one forward pass, in the backward pass of a detailed training step.
+
+        Args:
+            module: The layer.
+            quantized: The quantized weight, shape (out, *).
+            gradient: Of the same shape.
+        """
+
+    def end(self, module: nn.Module, latent: Tensor, gradient: Tensor | None) -> Counts | None:  # noqa: ARG002
         """What shows only when a detailed training step ends: gradients, and the update.
 
         Args:
             module: The layer; the optimizer has just stepped.
             latent: Its latent weight now.
+            gradient: ∂L/∂w̃, laid out like it; None where there is none.
         """
         return None
 

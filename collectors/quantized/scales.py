@@ -56,7 +56,7 @@ class OwnScales(WeightInstrument):
         }
         return Counts({"weights": counters})
 
-    def end(self, module: nn.Module, latent: Tensor) -> Counts | None:  # noqa: ARG002
+    def end(self, module: nn.Module, latent: Tensor, gradient: Tensor | None) -> Counts | None:  # noqa: ARG002
         """Counters of the gradients; None where the layer's weight had none to begin with."""
         learnable = {n: p for n, p in _own(module).items() if p.requires_grad}
         if not learnable or not _has_gradient(module):

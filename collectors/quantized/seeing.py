@@ -207,8 +207,7 @@ class Sight:
                 for operand in operands(func, args, kwargs):
                     look = _whose(operand, looks)
                     if look is not None and not why_unreadable(operand.tensor):
-                        weight = outputs_first(operand, look.shape)
-                        look.offer(weight, stacked=operand.is_stack)
+                        look.offer(operand)
                         return True
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self._observers[0].layer.name, error)
