@@ -234,7 +234,8 @@ def test_activations_of_a_binary_net_are_no_spikes(listen):
     for _ in range(2):
         net(torch.randn(32, 6)).sum().backward()
     assert heard.spiking == ["3"]
-    assert heard.notes[0][0] == "1" and "never 0" in heard.notes[0][1]
+    assert heard.notes[0][0] == "1"
+    assert "never 0" in heard.notes[0][1]
 
 
 def test_signed_spikes_by_a_sign_function_are_spikes(listen):
