@@ -33,9 +33,10 @@ import polars as pl
 
 from ..errors import RuleError
 from .engine import Engine
-from .expression import suggest, suggest_column
+from .expression import suggest_column
 from .loading import Ruleset, find_ruleset, load_ruleset
 from .machine import STATES
+from .mistakes import suggest
 from .rule import PHASES
 from .rules_file import read_toml
 from .vocabulary import COLUMNS, WORDS

@@ -1,6 +1,7 @@
 """Channels against a real server here: it answers, hangs, answers 500, or is not there."""
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 
 from spikewatch.alerts import outbox as outbox_module, transport
 from spikewatch.alerts.actions import Dispatcher
-from spikewatch.alerts.channels import Channel, channel_from_environment, channel_from_table, shown
+from spikewatch.alerts.channels import Channel, channel_from_environment, shown
+from spikewatch.alerts.channels_file import channel_from_table
 from spikewatch.alerts.messages import Message
 from spikewatch.alerts.outbox import MOST_WAITING, Outbox
 from spikewatch.alerts.rule import Rule
@@ -286,12 +288,37 @@ def test_the_environment_alone_makes_a_channel(monkeypatch):
         ({"name": "x", "type": "slack", "url_env": "X", "severity": "bad"}, "`severity`"),
         ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": -1}, "seconds"),
         ({"name": "x", "type": "slack", "url_env": "X", "resolved": "no"}, "true or false"),
+        ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": 1e30}, "a day"),
+        ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": 10**400}, "a day"),
+        ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": math.nan}, "was nan"),
+        ({"name": "x", "type": ["slack"], "url_env": "X"}, "`type` was ['slack']"),
+        ({"name": "x", "type": "webhook", "url": "ftp://host/x"}, "is no address"),
+        ({"name": "x", "type": "slack", "url": "https://[x"}, "is no address"),
+        ({"name": "\x1b[2Jx", "type": "slack", "url_env": "X"}, "letters from a to z"),
+        ({"name": "x", "type": "command", "command": [""]}, "names no program"),
+        ({"name": "x", "type": "command", "command": ["a\0b"]}, "names no program"),
+        ({"name": "x", "type": "slack", "url_env": "X", "rules": []}, "`rules` is empty"),
     ],
 )
 def test_a_wrong_channel_is_told(table, told):
     with pytest.raises(RuleError) as caught:
         channel_from_table(table)
     assert told in str(caught.value)
+
+
+def test_all_that_is_wrong_with_a_channel_is_told_at_once():
+    with pytest.raises(RuleError) as caught:
+        channel_from_table({"name": "x", "type": "slak", "urll": "y", "severity": "fatal"})
+    for part in ("'slak'", "'urll'", "'fatal'", "url_env"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["url", "url_env"])
+def test_an_address_in_a_wrong_place_is_not_shown(key):
+    table = {"name": "x", "type": "slack", key: f"hooks.slack.com/{SECRET}"}
+    with pytest.raises(RuleError) as caught:
+        channel_from_table(table)
+    assert SECRET not in str(caught.value)
 
 
 def test_the_dispatcher_tells_channels_what_they_want_and_says_which_have_no_address(
