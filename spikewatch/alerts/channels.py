@@ -5,6 +5,7 @@ training begins, and shown nowhere: `Channel.where` is what may be seen.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ from .rule import SEVERITIES
 TYPES = ("webhook", "slack", "discord", "apprise", "command")
 ENVIRONMENT = "SPIKEWATCH_WEBHOOK"
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"']+")
 _HOSTS = {"hooks.slack.com": "slack", "discord.com": "discord", "discordapp.com": "discord"}
 
 
@@ -50,7 +52,7 @@ class Channel:
     @property
     def address(self) -> str:
         """Where messages go; a secret. Empty where the environment does not say."""
-        return self.url or os.environ.get(self.url_env, "")
+        return (self.url or os.environ.get(self.url_env, "")).strip()
 
     @property
     def where(self) -> str:
@@ -77,6 +79,11 @@ def shown(url: str) -> str:
     except ValueError:
         return "(an address that cannot be read)"
     return f"{parts.scheme or '?'}://{host}{port}{'/' if host else ''}…"
+
+
+def without_addresses(text: str) -> str:
+    """A text, of whose addresses only what may be shown is left."""
+    return _ADDRESS.sub(lambda match: shown(match[0]), text)
 
 
 def channel_from_environment() -> Channel | None:
