@@ -47,7 +47,9 @@ class Engine:
                 self._machine.depths.setdefault(name, depth)
             if kind:
                 self._machine.kinds[name] = kind
-                if "@" not in name:  # one more site of a layer, which comes and goes
+                # One more site of a layer comes and goes; of a layer with weights of eight bits
+                # there are figures at some steps only.
+                if "@" not in name and kind != "quantized":
                     self._watched.add(name)
 
     def feed_tables(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

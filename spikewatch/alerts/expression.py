@@ -26,6 +26,7 @@ _MOST_OF_ERROR = 150  # characters; Polars quotes the whole expression
 _EMPTY = pl.DataFrame(schema=COLUMNS)
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_DEFAULTED = re.compile(r"\bCOALESCE\s*\(\s*(\w+)\s*,\s*[-+.\d]+\s*\)", re.IGNORECASE)
 _SELECT = re.compile(r"\bSELECT\b", re.IGNORECASE)
 _CLOCK = re.compile(
     r"\b(now|today|get_current_time(?:stamp)?|current_(?:date|time|timestamp)|local(?:time|timestamp))"
@@ -45,7 +46,8 @@ class Condition:
         lookbacks: What these columns hold.
         columns: The catalogue's columns that it names, in the order of the text, without keys.
         evidence: Those, and the counters that they are computed from. Where all of these are NULL
-            the condition says nothing about a row.
+            the condition says nothing about a row. What is only asked with a default beside it, as
+            in `COALESCE(x, 0)`, is no evidence, unless there is nothing else.
     """
 
     sql: str
@@ -87,7 +89,16 @@ def parse(sql: str, *, after_step: int = 0) -> Condition:
     columns = tuple(dict.fromkeys(w for w in _WORD.findall(sql) if w in named and w not in KEYS))
     if not columns:
         raise RuleError(f"{shown(sql)} names no metric. {_THERE_ARE}")
-    return Condition(sql, plain, expr, lookbacks, columns, _evidence(columns))
+    aside = _aside(sql)
+    asked = [c for c in columns if c not in aside] or columns
+    return Condition(sql, plain, expr, lookbacks, columns, _evidence(asked))
+
+
+def _aside(sql: str) -> set[str]:
+    """Columns that are only named with a default beside them."""
+    names = _DEFAULTED.findall(sql)
+    words = _WORD.findall(sql)
+    return {name for name in names if words.count(name) == names.count(name)}
 
 
 def _check_bounds(sql: str) -> None:
