@@ -193,7 +193,7 @@ def waking(step, *, dead, n_carrying):
         (lambda step: 40 - step // 5, 50, {("many-dead-neurons", "lif"), ("dead-neurons", "lif")}),
         (lambda step: 30 - step // 50, 100, {("many-dead-neurons", "lif")}),  # far too slowly
         (lambda step: 10 - step // 20, 100, set()),
-        (lambda step: 10, 100, {("dead-neurons", "lif")}),
+        (lambda step: 10 + step % 2, 100, {("dead-neurons", "lif")}),
     ],
 )
 def test_dead_neurons_that_wake_up_one_by_one_are_given_time(wide, n_dead, n_carrying, found):
