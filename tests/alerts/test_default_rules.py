@@ -142,7 +142,7 @@ def test_each_alert_ends_when_the_layer_is_well_again(wide, name):
     engine = Engine(load_rules(), run="r", rank=0)
     engine.feed(wide(range(40)))
     engine.feed(wide(range(40, 60), **{layer: counters}))
-    out = engine.feed(wide(range(60, 80))).filter(rule=name)
+    out = engine.feed(wide(range(60, 90))).filter(rule=name)
     assert out["state"].to_list() == ["resolved"]
 
 
@@ -199,7 +199,7 @@ def waking(step, *, dead, n_carrying):
 def test_dead_neurons_that_wake_up_one_by_one_are_given_time(wide, n_dead, n_carrying, found):
     frames = [
         wide(range(s, s + 1), lif=waking(s, dead=n_dead(s), n_carrying=n_carrying))
-        for s in range(30, 120)
+        for s in range(120)
     ]
     assert fired(*frames) == found
 
@@ -209,7 +209,7 @@ def test_channels_that_wake_up_one_by_one_are_given_time(wide):
         dead = {"n_dead": 10 * n, "n_dead_channels": n, "n_never_fired": 10 * n}
         return dead | {"n_carrying": 100}
 
-    frames = [wide(range(s, s + 1), tern=asleep(9 - s // 15)) for s in range(30, 130)]
+    frames = [wide(range(s, s + 1), tern=asleep(9 - s // 15)) for s in range(130)]
     assert not fired(*frames)
     assert fired(*frames, wide(range(130, 170), tern=asleep(3))) == {("many-dead-neurons", "tern")}
 
@@ -265,6 +265,14 @@ def test_places_that_always_fire_are_no_illness_of_a_filter_until_they_are_half_
     assert not fired(wide(range(150, 170), tern={"n_saturated": 20}))
     found = fired(wide(range(150, 170), tern={"n_saturated": 60}))
     assert found == {("many-saturated-neurons", "tern")}
+
+
+def test_a_low_rate_that_rises_is_that_of_a_network_that_wakes_up(wide):
+    def rate(n):
+        return {"n_spikes": n, "n_positive": n, "sum_abs_spike": float(n), "n_dead": 0}
+
+    assert not fired(*(wide(range(s, s + 1), lif=rate(50 + 6 * s)) for s in range(90)))
+    assert fired(wide(range(60), lif=rate(200))) == {("low-rate", "lif")}
 
 
 def test_a_silent_layer_is_not_called_one_of_a_low_rate(wide):
