@@ -156,7 +156,7 @@ def set_up(*, dev: bool) -> None:
     group = ["--group", "dev"] if dev else []
     pip("spikewatch", "-c", "constraints.txt", "-e", ".[app,tensorboard,demo]", *group)
     if dev:
-        pip("SNN libraries", "--no-deps", "-r", "requirements-libraries.txt")
+        pip("libraries to watch", "--no-deps", "-r", "requirements-libraries.txt")
         for library, options in APART.items():
             pip(library, "--no-deps", *options, library)
     stamps[-1].write_text(wanted)

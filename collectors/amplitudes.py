@@ -10,7 +10,7 @@ from .calls import Call, Subject
 from .library import Library
 
 
-_AMPLITUDES = ("amplitude", "amplitudes", "spike_amplitude", "amp")
+_AMPLITUDES = ("amplitude", "amplitudes", "spike_amplitude", "amp", "fire_ratio")
 _ALPHA = "alpha"
 # Quarter octaves around 1, from 2^-7 to 2^7: relative changes look alike at every size.
 EDGES = tuple(2 ** (k / 4) for k in range(-28, 29))

@@ -67,9 +67,15 @@ def infer_axes(spikes: Tensor, nodes: Sequence[Any]) -> str:
     """Axes of the output of a neuron that nobody described, from its surrogate nodes.
 
     A loop over time leaves one node for each step, whose shape lacks the axis of time. A single
-    node of the output's own shape is a call for one time step.
+    node of the output's own shape is a call for one time step. Without nodes, a stack of several
+    tensors is one of time steps.
     """
     shape, n_nodes = list(spikes.shape), len(nodes)
+    stack = spikes.grad_fn
+    if not nodes and stack is not None and stack.name().startswith("Stack"):
+        time = stack._saved_dim  # ty: ignore[missing-attribute]
+        time += len(shape) - 2**64 if time >= 2**63 else 0  # unsigned, as C++ keeps −1
+        return {0: "TB*", 1: "BT*", len(shape) - 1: "B*T"}.get(time, "B*")
     step = list(output_shape(nodes[0])) if nodes else shape
     if n_nodes > 1 and len(step) == len(shape) - 1:
         for axes, time in (("TB*", 0), ("BT*", 1), ("B*T", len(shape) - 1)):

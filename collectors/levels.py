@@ -21,17 +21,22 @@ Form = Literal["ternary", "binary", "n-bit", "empty", "full"]
 
 # Relative tolerance of a level, measured on straight-through estimators, by bytes an element.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-_GROUPS = (128, 64, 32)
+_GROUPS = (128, 96, 64, 32)
 # So many nonzero elements on average have to share a level before that is no coincidence.
 _MIN_SHARING = 2
-_BLOCK = 256  # a multiple of every group
-_N_BLOCKS = 16
+_BLOCK = 384  # a multiple of every group
+_N_BLOCKS = 12
 _MORE_BLOCKS = 1024  # where nearly all weights of a sample are 0
 _ZERO = 1e-3  # of the largest level: where it is exact, 0 is 0 whatever the type
 _FEW_LEVELS = 16
 _BITS = (1, 2, 3, 4, 8)
 _GRID_ERROR = 0.02
-_MIN_DISTINCT = 8
+# The two nearest levels of a short row may be so many steps of its grid apart.
+_MOST_PARTS = 16
+# Levels that have to be on a grid by no choice of it, all rows together: 0.04⁸ by coincidence.
+_MIN_ON_GRID = 8
+# Fewer nonzero weights of a sample may be of one sign by chance, where half of all are negative.
+_MIN_SIGNED = 32
 # Levels that spikes may have whatever the sample: multi-spike counts, amplitudes of channels.
 _MAX_LEVELS = 8
 _MIN_EVENTS = 32
@@ -42,9 +47,10 @@ class Levels:
     """What levels the weights of a layer have.
 
     Attributes:
-        form: `ternary` (a negative, a middle and a positive level, some of which may be empty),
-            `binary` (two of opposite signs), `n-bit` (more of them), `empty` (no weight differs
-            from 0, or one is not a number: nothing can be said), `full` (no levels).
+        form: `ternary` (a negative, a middle and a positive level), `binary` (two of opposite
+            signs), `n-bit` (others: 0 and one more, as in a mask, or a one-hot table; or more of
+            them), `empty` (no weight differs from 0, or one is not a number: nothing can be said),
+            `full` (no levels).
         granularity: What shares its levels: the tensor, a row, or a group within a row.
         n_levels: Levels of what shares them; of a fine grid, those that it has room for.
         shifted: Whether the middle level of ternary weights is not 0 (DLT, SEQ).
@@ -56,6 +62,11 @@ class Levels:
     n_levels: int = 0
     shifted: bool = False
     group: int = 0
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the weights are 0 or one other value."""
+        return self.form == "n-bit" and self.n_levels == 2
 
     @property
     def bits(self) -> float | None:
@@ -82,18 +93,31 @@ class Levels:
 FULL, EMPTY = Levels("full"), Levels("empty")
 
 
-def judge(weight: Tensor) -> Levels:
+def judge(weight: Tensor, *, stacked: bool = False) -> Levels:
     """What levels weights have, by a sample of them.
 
     Args:
-        weight: Shape (out, *); rows weight[i], or groups of 128, 64 or 32 neighbours in a row, may
-            have scales of their own.
+        weight: Shape (out, *); rows weight[i], or groups of 128, 96, 64 or 32 neighbours in a row,
+            may have scales of their own.
+        stacked: Whether it is a stack of matrices, (n, out, in), whose rows are weight[k, i].
     """
-    blocks = _blocks(weight, _N_BLOCKS)
+    blocks = _blocks(weight, _N_BLOCKS, stacked=stacked)
     found = _judge(blocks)
-    if found.form == "empty" and weight.numel() > blocks.numel():
-        return _judge(_blocks(weight, _MORE_BLOCKS))
+    too_few = found.is_mask and int(blocks.count_nonzero()) < _MIN_SIGNED
+    if (found.form == "empty" or too_few) and weight.numel() > blocks.numel():
+        return _judge(_blocks(weight, _MORE_BLOCKS, stacked=stacked))
     return found
+
+
+def may_have_levels(weight: Tensor) -> bool:
+    """A first glance: whether a block of weights has few values, unlike full precision.
+
+    Args:
+        weight: Shape (out, *).
+    """
+    rows = _blocks(weight, 1).sort(1).values
+    n_levels = _n_levels(rows, _TOLERANCE.get(rows.dtype, 1e-5))
+    return n_levels <= min(_FEW_LEVELS, rows.shape[1] // 2)
 
 
 def ternary_granularity(weight: Tensor) -> Granularity | None:
@@ -102,14 +126,15 @@ def ternary_granularity(weight: Tensor) -> Granularity | None:
     return found.granularity if found.form in ("ternary", "binary") else None
 
 
-def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS) -> Tensor:
+def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS, *, stacked: bool = False) -> Tensor:
     """Blocks of neighbours, evenly spread over the rows: [blocks, size], in their own type.
 
     The same places for every tensor of a shape, so that two of them can be compared.
     """
     x = weight.detach()
     x = x.reshape(1, -1) if x.dim() < 2 else x
-    n_rows, size = len(x), x[0].numel()
+    n_rows = len(x) * (x.shape[1] if stacked else 1)
+    size = x.numel() // n_rows
     block = min(size, _BLOCK)
     n = max(1, min(n_rows, n_blocks * _BLOCK // block))
     # Blocks at different places in their rows, or all would see the same inputs.
@@ -119,16 +144,24 @@ def blocks_of(weight: Tensor, n_blocks: int = _N_BLOCKS) -> Tensor:
     for k in range(per_row):
         for i in range(n) if n_places > 1 else (None,):
             if i is None:
-                parts.append(x[:: -(-n_rows // n)].flatten(1))
+                some = torch.arange(0, n_rows, -(-n_rows // n), device=x.device)
+                parts.append(_rows(x, some, stacked=stacked))
             else:
                 place = (i * per_row + k) * 7 % n_places
-                row = x[i * n_rows // n].flatten()
+                k = i * n_rows // n
+                row = x[divmod(k, x.shape[1])] if stacked else x[k].flatten()
                 parts.append(row[place * block : (place + 1) * block].unsqueeze(0))
     return torch.cat(parts)
 
 
-def _blocks(weight: Tensor, n_blocks: int) -> Tensor:
-    blocks = blocks_of(weight, n_blocks)
+def _rows(x: Tensor, chosen: Tensor, *, stacked: bool) -> Tensor:
+    if stacked:  # its rows are no view where the matrices are kept transposed
+        return x[chosen // x.shape[1], chosen % x.shape[1]]
+    return x[chosen].flatten(1)
+
+
+def _blocks(weight: Tensor, n_blocks: int, *, stacked: bool = False) -> Tensor:
+    blocks = blocks_of(weight, n_blocks, stacked=stacked)
     # Of a type whose rounding is known: on the host a sort of so few takes a tenth of a millisecond
     return blocks.cpu() if blocks.is_floating_point() else blocks.cpu().float()
 
@@ -140,14 +173,15 @@ def _judge(blocks: Tensor) -> Levels:
     if not bool(blocks.isfinite().all()) or not bool(blocks.any()):
         return EMPTY
     shapes = list(_shapes(blocks))
-    # Few levels of a row in common may be those of its groups, each with fewer of its own.
-    for most in (3, _FEW_LEVELS):
+    # Few levels of a row in common may be those of its groups, each with fewer of its own: three
+    # are told by being so few, more of them by being on one grid.
+    for most, on_grid in ((3, False), (_FEW_LEVELS, True), (_FEW_LEVELS, False)):
         # What shares fewest of them has the fewest levels: it is asked first.
         if _n_levels(shapes[-1][1], tolerance) > most:
             continue
         for granularity, rows, group in shapes:
             found = _few_levels(rows, tolerance, most)
-            if found is not None:
+            if found is not None and (not on_grid or _even(rows, tolerance)):
                 return Levels(found[0], granularity, found[1], found[2], group)
     if not _grid(shapes[-1][1].double()):
         return FULL
@@ -205,7 +239,9 @@ def _few_levels(ordered: Tensor, tolerance: float, most: int) -> tuple[Form, int
 
 def _two_levels(low: Tensor, high: Tensor, zero: Tensor) -> tuple[Form, int, bool] | None:
     if bool(zero.any()):
-        return "ternary", 3, False
+        # One row may lack a sign, but not all of them the same one.
+        both = bool((low < 0).any()) and bool((high > 0).any())
+        return ("ternary", 3, False) if both else ("n-bit", 2, False)
     if bool((low == high).all()):
         return None  # one value, such as the one that it began with
     return ("binary", 2, False) if bool(((low < 0) & (high > 0)).all()) else ("n-bit", 2, False)
@@ -231,26 +267,44 @@ def _three_levels(
     return "n-bit", 3, False
 
 
+def _even(ordered: Tensor, tolerance: float) -> bool:
+    """Whether the few levels of each row are on an even grid of its own."""
+    places = ordered - ordered[:, :1]
+    places /= places[:, -1:].clamp(min=torch.finfo(places.dtype).tiny)
+    error = _GRID_ERROR + tolerance * _FEW_LEVELS / 4  # rounding, in steps
+    fits = [_on_steps(places * n, error) for n in range(1, _FEW_LEVELS)]
+    return bool(torch.stack(fits).any(0).all())
+
+
 def _grid(ordered: Tensor) -> int:
     """Levels of an even grid that all rows are on, each with a step of its own; 0 if they are not.
 
     A row of the sample hardly ever has the outermost levels; those in use say how many there are.
     """
-    span = ordered[:, -1] - ordered[:, 0]
-    live = span > 0
-    ordered, span = ordered[live], span[live].unsqueeze(1)
+    span = ordered[:, -1:] - ordered[:, :1]
+    live = span.squeeze(1) > 0
+    ordered, span = ordered[live], span[live]
     gaps = ordered.diff(dim=1)
     apart = gaps > 1e-4 * span  # not two copies of one level
-    if not len(ordered) or int(apart.sum(1).min()) < _MIN_DISTINCT:
+    # A row's first level, its last one and its step are chosen to fit.
+    if int((apart.sum(1) - 2).clamp(min=0).sum()) < _MIN_ON_GRID:
         return 0
     smallest = gaps.where(apart, torch.inf).amin(1, keepdim=True)
+    places = (ordered - ordered[:, :1]) / span
     n_steps = torch.full_like(span, torch.inf)
-    for part in (1, 2, 3):
-        places = (ordered - ordered[:, :1]) * part / smallest
-        fits = ((places - places.round()).abs() < _GRID_ERROR).all(1, keepdim=True)
-        n_steps = torch.where(fits & n_steps.isinf(), span * part / smallest, n_steps)
-    n_levels = float(n_steps.max()) + 1
-    return round(n_levels) if n_levels <= 2 ** _BITS[-1] + 0.5 else 0
+    for part in range(1, _MOST_PARTS + 1):
+        # Whole, or an error of the smallest gap would grow from step to step.
+        n = (span * part / smallest).round()
+        open_ = n_steps.isinf()
+        if not bool(open_.any()) or bool((n[open_] >= 2 ** _BITS[-1]).any()):
+            break
+        n_steps = n_steps.where(~(open_ & _on_steps(places * n, _GRID_ERROR).unsqueeze(1)), n)
+    return round(float(n_steps.max())) + 1 if bool(n_steps.isfinite().all()) else 0
+
+
+def _on_steps(places: Tensor, error: float) -> Tensor:
+    """Whether all places of a row are whole numbers: bool [rows]."""
+    return ((places - places.round()).abs() < error).all(1)
 
 
 def _bits(n_levels: int) -> int:

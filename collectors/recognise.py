@@ -1,7 +1,8 @@
 """Which modules of a model make spikes.
 
 In this order: a library's class, known by name; duck typing (a threshold and a state); code that
-can reach a custom `autograd.Function`, a *candidate* about which the first forward pass decides.
+can reach a custom `autograd.Function`, or a threshold alone: a *candidate* about which the first
+forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
@@ -16,8 +17,14 @@ from torch import nn
 
 from spikewatch.layers import Kind, named_modules, own_type
 
+from .candidates import Evidence
 from .libraries import user
 from .library import Library, load_libraries, qualified_names
+from .quantized.adapters import QUANTIZERS
+
+
+# What `apply` of an autograd function calls, though no code says so.
+_APPLIED = {"forward", "backward", "setup_context"}
 
 
 _WIDTHS = ("out_features", "out_channels", "num_features", "embedding_dim")
@@ -25,7 +32,7 @@ _WIDTHS = ("out_features", "out_channels", "num_features", "embedding_dim")
 
 @dataclass(frozen=True)
 class Found:
-    """A module that makes spikes, or may."""
+    """A module that makes spikes, or may; `by` what, if it is a candidate."""
 
     name: str
     module: nn.Module
@@ -33,6 +40,7 @@ class Found:
     kind: Kind
     note: str = ""
     axes: str = ""
+    by: Evidence = "class"
 
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
@@ -70,9 +78,18 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
     keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
     if keeps_state and _has_any(module, user.THRESHOLDS):
         return Found(name, module, user.LIBRARY, "spiking", "has a threshold and a state")
-    if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and reaches_function(module):
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        return None
+    if name.rpartition(".")[2] in QUANTIZERS:
+        return None  # of a weight: its custom function rounds that
+    if reaches_function(module):
         note = "custom autograd function; the first forward pass decides"
-        return Found(name, module, user.LIBRARY, "candidate", note)
+        return Found(name, module, user.LIBRARY, "candidate", note, by="code")
+    # Spikes may be made by a straight-through trick, without a function. Of a block that has a
+    # threshold for the neurons in it, and for no use of its own, these make the spikes.
+    if _has_any(module, user.THRESHOLDS) and not module._modules:
+        note = "has a threshold; the first forward pass decides"
+        return Found(name, module, user.LIBRARY, "candidate", note, by="threshold")
     return None
 
 
@@ -146,7 +163,8 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
         if isinstance(holder, types.ModuleType | type) and not isinstance(holder, nn.Module):
             if getattr(holder, "__name__", "").split(".")[0] == "torch":
                 continue
-            reached += [vars(holder)[n] for n in names if n in vars(holder)]
+            applied = _APPLIED if _is_custom_function(holder) else set[str]()
+            reached += [vars(holder)[n] for n in names | applied if n in vars(holder)]
     yield from (getattr(r, "__func__", r) for r in reached)
     yield from reached
 

@@ -24,6 +24,11 @@ from .sites import Sites
 from .surrogate import surrogate_nodes
 
 
+_CONFIRMED = {
+    "class": "",
+    "code": "made by an autograd function",
+    "threshold": "has a threshold, and its output is spikes",
+}
 _ONE_REPLICA = (
     "called on several devices or in several threads in one step; the figures are those of one of "
     "them, a part of the batch"
@@ -59,8 +64,9 @@ class SpikeObserver:
         self._library = found.library
         self._axes = found.axes
         by_us = found.library.name != "user" or found.note == "named by hand"
-        self._candidate = Candidate(found_by_code=found.kind == "candidate", claims=claims)
+        self._candidate = Candidate(found_by=found.by, claims=claims)
         self._candidate.sure = by_us
+        self._by = found.by
         self._claims = claims
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -255,8 +261,10 @@ class SpikeObserver:
         if module is not None and self._library.name != "user":
             written = self._library.axes(module, spikes)
         else:
-            if not self._axes and spikes.requires_grad and (nodes := surrogate_nodes(spikes)):
-                self._axes = infer_axes(spikes, nodes)
+            if not self._axes and spikes.requires_grad:
+                nodes = surrogate_nodes(spikes)
+                written = infer_axes(spikes, nodes)
+                self._axes = written if nodes or written != "B*" else ""
             written = self._axes or "B*"
         return Axes.parse(written, rank=rank)
 
@@ -268,6 +276,6 @@ class SpikeObserver:
             self.stop()
             session.note(self.layer.name, f"not counted as a spiking layer: {self._candidate.why}")
         elif verdict == "yes" and self.layer.kind == "candidate":
-            self.layer = replace(self.layer, kind="spiking", note="made by an autograd function")
+            self.layer = replace(self.layer, kind="spiking", note=_CONFIRMED[self._by])
             session.confirm(self.layer)
         return verdict == "yes"

@@ -82,13 +82,22 @@ def local_derivative(node: Any, rows: slice | None = None) -> Tensor | None:
         context = _PartOfNode(node, saved)
         shape = (len(range(shape[0])[rows]), *shape[1:])
     ones = torch.ones(shape, dtype=meta.dtype, device=meta.device)
+    gradients = (ones, *_zeros_of_other_outputs(node))
     with torch.no_grad():
-        gradient = node.apply(ones) if rows is None else node._forward_cls.backward(context, ones)
+        if rows is None:
+            gradient = node.apply(*gradients)
+        else:
+            gradient = node._forward_cls.backward(context, *gradients)
     if isinstance(gradient, tuple):
         gradient = gradient[0]
     if gradient is None or gradient.shape != ones.shape:
         return None
     return gradient
+
+
+def _zeros_of_other_outputs(node: Any) -> list[Tensor]:
+    """Gradients of what a Function returns beside its spikes, such as a threshold."""
+    return [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in node._input_metadata[1:]]
 
 
 def derivative_at(
@@ -113,7 +122,9 @@ def derivative_at(
     at = points(like.dtype, like.device).clone().reshape(-1, *(1 for _ in shape[1:]))
     saved = tuple(at if i == whole[0] else t for i, t in enumerate(node.saved_tensors))
     with torch.no_grad():
-        gradient = node._forward_cls.backward(_PartOfNode(node, saved), torch.ones_like(at))
+        gradient = node._forward_cls.backward(
+            _PartOfNode(node, saved), torch.ones_like(at), *_zeros_of_other_outputs(node)
+        )
     if isinstance(gradient, tuple):
         gradient = gradient[0]
     if not isinstance(gradient, Tensor) or gradient.dim() != len(shape):

@@ -125,6 +125,7 @@ def attach(
         run=run,
         folder=folder,
         track_weights=track_weights,
+        optimizers=hints.optimizers,
     )
     watch.start(every)
     if on_checkpoint is not None:

@@ -120,5 +120,7 @@ def _nothing_found(model: nn.Module) -> str:
         f"`attach()` found no spiking and no ternary layer in this {type(model).__name__}. "
         f"Seen: {seen}. "
         "If a module makes spikes, name it: attach(model, layers=['name']). "
-        "If a function does, pass its output through spikewatch.tap('name', spikes) in forward."
+        "If a function does, pass its output through spikewatch.tap('name', spikes) in forward. "
+        "If the weights of plain layers are quantized by writing into them before each forward "
+        "pass, name these: attach(model, quantized={'name': lambda layer: layer.weight})."
     )

@@ -55,8 +55,8 @@ class Layer:
         kind: `spiking`, `ternary` (weights), `quantized` (weights that are binary, of n bits, or on
             their way to ternary ones: the note says which), `tap` (a functional neuron), or
             `candidate` (its code can make spikes, or its weights become quantized; a forward pass
-            decides); `synapse` (a weight layer whose operations are counted; it is in the table
-            `energy`, and not among the layers).
+            decides); `synapse` (a weight layer whose operations are counted, and whose weights are
+            glanced at; it is in the table `energy`, and not among the layers).
         library: Who makes such layers (`snntorch`, `spikingjelly`, `user`, …).
         type: The module's class name.
         note: What the user should know of how it is watched.

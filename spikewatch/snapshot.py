@@ -15,7 +15,6 @@ from torch import Tensor
 from .metrics.amplitudes import add_siblings
 from .metrics.energy import add_samples, add_ternary
 from .metrics.gradients import add_deepest
-from .metrics.weights import add_ternary_share
 from .observing import Counts, OnHost
 
 
@@ -86,7 +85,6 @@ class Snapshot:
                 rows.setdefault(table, []).append(self._keys | {"layer": layer} | row)
         add_deepest(rows.get("gradients", []))
         add_siblings(rows.get("amplitudes", []))
-        add_ternary_share(rows.get("weights", []))
         add_ternary(rows)
         add_samples(rows)
         for layer, kind, edges, parts in self._histograms:

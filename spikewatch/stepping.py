@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
@@ -34,6 +35,7 @@ class Stepping:
         *,
         run: str,
         track_weights: int,
+        optimizers: Sequence[Optimizer],
         after_step: Callable[[], None],
     ) -> None:
         self.session = LiveSession(recorder, track_weights=track_weights)
@@ -43,6 +45,7 @@ class Stepping:
         self._recorder = recorder
         self._sampler = sampler
         self._after_step = after_step
+        self._optimizers = optimizers
         self._unseen = Unseen(model, self.session)
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
@@ -74,7 +77,8 @@ class Stepping:
         """Put the hooks on: the root's own, and those of the observers for step 0."""
         session = self.session
         self._recorder.on_wake = self._unseen.look
-        self._clock = StepClock(model, self._end_step, self._see_nothing)
+        self._clock = StepClock(model, self._end_step, self._see_nothing, others=self._optimizers)
+        self._optimizers = ()
         session.on_touch = self._clock.see_forward
         hook = load_hook()
         self._root_hooks = [

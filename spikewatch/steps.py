@@ -4,13 +4,16 @@ One forward pass may call the model T times (a loop over time), and several forw
 one optimizer step (gradient accumulation), so only the optimizer tells. Whether there is one at all
 is asked of the garbage collector, rarely: an optimizer is often made after `attach()`.
 
+Where other optimizers hold the model's latent weights, a step has not ended before they have
+stepped too; or before the next forward pass begins, if they do not.
+
 Loss scaling skips the optimizer where a gradient is not finite. A training that skips and skips
 would never be looked at again, just when it is ill: many forward passes without a step end one too.
 """
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,13 +33,21 @@ class StepClock:
     """Calls `ended` when a step of `model` ends, and `blind` if no forward pass was seen in one."""
 
     def __init__(
-        self, model: nn.Module, ended: Callable[[], None], blind: Callable[[], None]
+        self,
+        model: nn.Module,
+        ended: Callable[[], None],
+        blind: Callable[[], None],
+        *,
+        others: Iterable[Optimizer] = (),
     ) -> None:
         self._model = weakref.ref(model)
         self._ended = ended
         self._blind = blind
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
         self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._others = weakref.WeakSet(others)
+        self._others_stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # in this step
+        self._awaits_others = False
         self._optimizer_seen = False
         self._optimizer_tells = False  # of its steps; a compiled one does not
         self._weights = Weights(model)
@@ -54,6 +65,8 @@ class StepClock:
 
     def see_forward(self) -> None:
         """A forward pass runs."""
+        if self._awaits_others:
+            self._end()
         self.fresh = True
 
     def before_forward(self, *, training: bool) -> bool:
@@ -64,37 +77,56 @@ class StepClock:
             one that is skipped.
         """
         self._forwards_of_step += training
+        if self._awaits_others:
+            self._end()
+            return False
         if not self.fresh:
             self._weights.changed()
             return False
         told = self._has_optimizer() and (self._optimizer_tells or not self._weights.changed())
         if told and not (training and self._is_skipped()):
             return False
-        self.fresh = False
         self._forwards_of_step = int(training)
-        self._ended()
+        self._end()
         return True
 
     def _is_skipped(self) -> bool:
         usual = self._most_forwards or _FORWARDS_OF_FIRST_STEP
         return self._forwards_of_step > _SKIPPED_STEPS * usual
 
+    def _end(self) -> None:
+        self.fresh = self._awaits_others = False
+        self._others_stepped.clear()
+        self._ended()
+
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
-        if torch.compiler.is_compiling() or not self._owns(optimizer):
+        if torch.compiler.is_compiling():
+            return
+        if optimizer in self._others:
+            self._others_stepped.add(optimizer)
+            if self._awaits_others and self._others_have_stepped:
+                self._end()
+        if not self._owns(optimizer):
             return
         self._optimizer_seen = self._optimizer_tells = True
         self._most_forwards = max(self._most_forwards, self._forwards_of_step)
         self._forwards_of_step = 0
         if self.fresh:
-            self.fresh = False
             self._stepped.clear()
-            self._ended()
+            if self._others_have_stepped:
+                self._end()
+            else:
+                self._awaits_others = True
         elif optimizer in self._stepped:
             # The forward pass runs where no hook is called: compiled, or by `.forward()`.
             self._blind()
             self._ended()
         # Another optimizer of the same model (a GAN, scales apart) ends no second step.
         self._stepped.add(optimizer)
+
+    @property
+    def _others_have_stepped(self) -> bool:
+        return len(self._others_stepped) == len(self._others)
 
     def _owns(self, optimizer: Optimizer) -> bool:
         known = self._owners.get(optimizer)

@@ -13,6 +13,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from . import process
 from .alerts.actions import Dispatcher
@@ -50,6 +51,7 @@ class Watch:
         run: str,
         folder: Path,
         track_weights: int,
+        optimizers: Sequence[Optimizer] = (),
     ) -> None:
         self.run = run
         self.dir = folder
@@ -63,6 +65,7 @@ class Watch:
             sampler,
             run=run,
             track_weights=track_weights,
+            optimizers=optimizers,
             after_step=self._raise_if_asked,
         )
         self._session = self._stepping.session

@@ -7,10 +7,10 @@ from spikewatch.steps import StepClock
 
 
 class Counting:
-    def __init__(self, model):
+    def __init__(self, model, *, others=()):
         self.ended = 0
         self.blind = 0
-        self.clock = StepClock(model, self._end, self._see_nothing)
+        self.clock = StepClock(model, self._end, self._see_nothing, others=others)
         self.model = model
 
     def _end(self):
@@ -75,6 +75,34 @@ def test_two_optimizers_of_one_model_end_one_step():
         optimizer.step()
     counting.clock.stop()
     assert (counting.ended, counting.blind) == (1, 0)
+
+
+def test_a_step_ends_when_the_optimizers_of_latent_weights_have_stepped_too():
+    model, latent = nn.Linear(2, 1), [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    others = [torch.optim.SGD([p], 0.1) for p in latent]
+    counting = Counting(model, others=others)
+    optimizer, ended = torch.optim.SGD(model.parameters(), 0.1), []
+    for order in ([optimizer, *others], [*others, optimizer]):
+        counting.forward().backward()
+        for each in order:
+            each.step()
+            ended.append(counting.ended)
+    counting.clock.stop()
+    assert ended == [0, 0, 1, 1, 1, 2]
+    assert counting.blind == 0
+
+
+def test_a_step_in_which_they_do_not_ends_before_the_next_forward_pass():
+    model, latent = nn.Linear(2, 1), nn.Parameter(torch.ones(2))
+    counting = Counting(model, others=[torch.optim.SGD([latent], 0.1)])
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for n in range(3):
+        counting.forward().backward()
+        assert counting.ended == n
+        optimizer.step()
+    counting.clock.see_forward()  # of a part of the model, where the root is not called
+    counting.clock.stop()
+    assert counting.ended == 3
 
 
 def test_an_optimizer_that_steps_without_a_forward_pass_is_noticed():

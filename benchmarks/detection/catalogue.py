@@ -22,7 +22,7 @@ BENCH_SEEDS = tuple(range(10))
 
 ILLNESSES: tuple[Illness, ...] = (*SPIKING, *DYNAMICS, *GRADIENTS, *AMPLITUDES, *WEIGHTS, *NUMBERS)
 # A handful that is over in seconds.
-QUICK = (
+SHORT = (
     "threshold-thirtyfold",
     "bias-of-six",
     "surrogate-far-too-narrow",

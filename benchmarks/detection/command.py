@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .beds import BEDS
-from .catalogue import BENCH_SEEDS, ILLNESSES, QUICK, TUNING_SEEDS, choose, not_planted
+from .catalogue import BENCH_SEEDS, ILLNESSES, SHORT, TUNING_SEEDS, choose, not_planted
 from .illness import Illness
 from .running import Record, train
 from .scoring import MISSED, Case, Goal, case_of, goals, healthy_of
@@ -58,7 +58,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     only = "illnesses, rules or trainings, by name or pattern ('dead-*'); see --list"
     add("--only", nargs="+", action="extend", default=[], metavar="NAME", help=only)
-    add("--quick", action="store_true", help="a handful of illnesses and one seed: seconds")
+    add("--short", action="store_true", help="a handful of illnesses and one seed: seconds")
     add("--seeds", type=int, metavar="N", help=f"trainings of each (default: {_SEEDS})")
     add("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     tuning = "take the seeds that thresholds are tuned on; report none of these figures"
@@ -68,14 +68,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--list", action="store_true", help="tell what there is to plant, and end")
     args = parser.parse_args(argv)
     known = TUNING_SEEDS if args.tuning else BENCH_SEEDS
-    n_seeds = args.seeds if args.seeds is not None else 1 if args.quick else _SEEDS
+    n_seeds = args.seeds if args.seeds is not None else 1 if args.short else _SEEDS
     for name, n, least in (("seeds", n_seeds, 1), ("long", args.long, 0)):
         if not least <= n <= len(known):
             parser.error(f"--{name} was {n}; give {least} to {len(known)}")
     if args.json is not None and not args.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {args.json.parent}; make it first")
     try:
-        args.chosen = choose(args.only or (QUICK if args.quick else ()))
+        args.chosen = choose(args.only or (SHORT if args.short else ()))
     except ValueError as error:
         parser.error(f"--only: {error}")
     args.planned_seeds = known[:n_seeds]

@@ -7,6 +7,7 @@ training are left as they were.
 
 import contextlib
 import copy
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -16,11 +17,13 @@ from torch.nn.utils import parametrize
 
 
 # Submodules that quantize a weight: of torch.ao, torchao, AngelSlim, LSQ, and others.
-_QUANTIZERS = (
+QUANTIZERS = (
     "weight_fake_quant", "weight_fake_quantizer", "weight_quantizer", "quan_w_fn", "weight_quant",
     "quantize_weight", "w_quantizer", "weight_quantize_fn",
 )  # fmt: skip
 _METHODS = ("quant_weight", "quantized_weight", "get_quantized_weight")
+# Names of the lowest and the highest whole number that a quantizer rounds to.
+_RANGES = (("quant_min", "quant_max"), ("thd_neg", "thd_pos"))
 _PER_BYTE = 4
 
 
@@ -45,7 +48,7 @@ def ask(module: nn.Module, attribute: str = "weight") -> Tensor | None:
     if told is not None and (found := _tensor(told)) is not None:
         return found
     method = next((m for n in _METHODS if callable(m := getattr(module, n, None))), None)
-    quantizer = next((q for n in _QUANTIZERS if callable(q := getattr(module, n, None))), None)
+    quantizer = _quantizer(module)
     if isinstance(getattr(module, "weight", None), Tensor):
         with _same_random_numbers(module):
             if method is not None:
@@ -54,6 +57,25 @@ def ask(module: nn.Module, attribute: str = "weight") -> Tensor | None:
             if isinstance(quantizer, nn.Module):
                 return _tensor(copy.deepcopy(quantizer)(module.weight))
     return None
+
+
+def told_levels(module: nn.Module) -> int | None:
+    """Levels that a layer's quantizer says its weights may have; None where it does not say.
+
+    The outermost one may be so rare that a sample of the weights has none on it.
+    """
+    quantizer = _quantizer(module)
+    for names in _RANGES:
+        low, high = (getattr(quantizer, name, None) for name in names)
+        if isinstance(low, int) and isinstance(high, int):
+            return high - low + 1
+    dtype = getattr(getattr(quantizer, "config", None), "dtype", None)
+    bits = re.fullmatch(r"(?:.*\.)?u?int(\d+)", str(dtype), re.IGNORECASE)
+    return 2 ** int(bits[1]) if bits else None
+
+
+def _quantizer(module: nn.Module) -> Any:
+    return next((q for n in QUANTIZERS if callable(q := getattr(module, n, None))), None)
 
 
 def unpacked(module: nn.Module) -> Tensor | None:

@@ -1,12 +1,15 @@
 """How far a layer has gone from full precision to ternary weights.
 
 Annealed weights are w = w̃ + λ(q − w̃), with q the ternary weights that they become, and λ rising
-from 0 to 1. Where the layer holds a λ it is read. Else some q are tried: TWN's and BitNet's, for
-the layer and by row. The projection λ̂ = ⟨w − w̃, q − w̃⟩ / ‖q − w̃‖² recovers λ exactly if q is right.
-How much of w − w̃ it explains says whether it is. Ways from w̃ to q that are no straight line (a
-softened step that is still hot) are told by how much nearer w is to ternary weights than w̃:
-1 − ρ(w)/ρ(w̃), where ρ is the distance to TWN's ternary weights over the length. That stands for the
-stage and is no evidence of annealing: it is read of layers only that say that they have a stage.
+from 0 to 1. Where the layer holds a λ it is read. Else some q are tried: TWN's, BitNet's and those
+of min-max observers, for the layer and by row. The projection λ̂ = ⟨w − w̃, q − w̃⟩ / ‖q − w̃‖²
+recovers λ exactly if q is right. How much of w − w̃ it explains says whether it is: more than a
+change of length alone (weight normalisation) does, which is tried as well, as q = 0.
+
+Ways from w̃ to q that are no straight line (a softened step that is still hot) are told by how much
+nearer w is to ternary weights than w̃: 1 − ρ(w)/ρ(w̃), where ρ is the distance to TWN's ternary
+weights over the length. That stands for the stage and is no evidence of annealing: it is read of
+layers only that say that they have a stage.
 """
 
 import math
@@ -59,6 +62,14 @@ def stage_of(weight: Tensor, latent: Tensor) -> float | None:
     return _fold(readings.tolist())[0]
 
 
+def own_lambda(module: nn.Module) -> float | None:
+    """The λ that a layer holds, on the host; None without one, or where it is on another device."""
+    own = _number(module, _OWN)
+    if isinstance(own, Tensor):
+        return own.item() if own.device.type == "cpu" else None
+    return own
+
+
 def _number(module: nn.Module, names: tuple[str, ...]) -> Tensor | float | None:
     """The first of these that the module, or a part of it, holds as a number."""
     for part in (module, *module.children()):
@@ -92,14 +103,17 @@ def _projections(weight: Tensor, latent: Tensor) -> Tensor:
 
 
 def _candidates(latent: Tensor) -> Iterator[Tensor]:
-    size = latent.abs()
+    """Zeros, and ternary weights that these latent ones may become."""
+    yield torch.zeros_like(latent)
+    size, least = latent.abs(), torch.finfo(latent.dtype).tiny
     for mean in (size.mean(), size.mean(1, keepdim=True)):
         beyond = (size > 0.7 * mean).to(latent.dtype)  # TWN
         dims = (1,) if mean.dim() else (0, 1)
         n = beyond.sum(dims, keepdim=True).clamp(min=1)
         yield (size * beyond).sum(dims, keepdim=True) / n * latent.sign() * beyond
-        least = torch.finfo(latent.dtype).tiny
         yield (latent / mean.clamp(min=least)).round().clamp(-1, 1) * mean  # BitNet b1.58
+    for most in (size.amax(), size.amax(1, keepdim=True)):
+        yield (latent / most.clamp(min=least)).round() * most  # min-max observers
 
 
 def _from_ternary(rows: Tensor) -> Tensor:
@@ -113,8 +127,10 @@ def _from_ternary(rows: Tensor) -> Tensor:
 
 def _fold(readings: list[float]) -> tuple[float | None, float | None]:
     """λ̂ of the candidate that explains most, if it does so well, and forwards; and how much."""
-    best = max(zip(readings[::2], readings[1::2], strict=True), key=lambda pair: pair[1])
-    on_its_way = best[1] >= LEAST_EXPLAINED and 0 < best[0] <= 1.02
+    shorter, *ternary = zip(readings[::2], readings[1::2], strict=True)
+    best = max(ternary, key=lambda pair: pair[1])
+    explained = best[1] >= max(LEAST_EXPLAINED, shorter[1])
+    on_its_way = explained and 0 < best[0] <= 1.02
     return best if on_its_way else (None, None)
 
 

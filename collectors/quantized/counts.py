@@ -39,10 +39,10 @@ class LevelCounts(WeightInstrument):
 def _dead(levels: LevelSums, module: nn.Module) -> Counters:
     """Outputs and inputs of the layer all of whose weights are 0."""
     rows, columns = levels.n_nonzero > 0, levels.used_columns > 0
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        rows, columns = columns, rows  # its weight is (in, out, *)
-    elif isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
+    if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
         columns = _columns_of_groups(levels.quantized, module.groups)
+        if module.transposed:
+            rows, columns = columns, rows  # (in, out of a group, *): no view of it is (out, *)
     return {
         "n_rows": rows.numel(),
         "n_dead_rows": rows.numel() - rows.sum(),
@@ -52,7 +52,7 @@ def _dead(levels: LevelSums, module: nn.Module) -> Counters:
 
 
 def _columns_of_groups(weight: Tensor, groups: int) -> Tensor:
-    """Whether an input channel has a weight: each group of outputs has inputs of its own."""
+    """Whether a column has a weight: those of each group of rows are channels of their own."""
     return weight.ne(0).flatten(2).any(2).unflatten(0, (groups, -1)).any(1).flatten()
 
 

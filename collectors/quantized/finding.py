@@ -18,7 +18,7 @@ from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
 from .observer import WeightObserver
 from .pairs import make_pairs
-from .precision import places
+from .precision import Containers, is_matrix, places
 from .seeing import Sight
 
 
@@ -39,8 +39,8 @@ def find(
     modules = {n: m for n, m in named_modules(model).items() if n not in taken}
     elsewhere = Elsewhere(model, hints.optimizers) if hints.optimizers else None
     wanted = {*hints.quantized, *(name for pair in hints.pairs for name in pair)}
-    kernels = dict(_kernels(modules, wanted, elsewhere))
-    if any(k.guess for found in kernels.values() for k in found):
+    kernels = _without_doubles(modules, dict(_kernels(modules, wanted, elsewhere)))
+    if any(k.guess and not k.plain for found in kernels.values() for k in found):
         spiking = {f.name for f in find_spiking(model, named=named) if f.kind == "spiking"}
         kernels = {n: [k for k in found if not (k.guess and _within(n, spiking))]
                    for n, found in kernels.items()}  # fmt: skip
@@ -49,12 +49,14 @@ def find(
     for name, found in kernels.items():
         sight = Sight(modules[name]) if found else None
         for kernel in found:
+            if kernel.plain and kernel.layer in observers:
+                continue  # a module around it multiplies with its weight
             assert sight is not None  # noqa: S101 - there are kernels
             observers[kernel.layer] = WeightObserver(
                 kernel,
                 sight,
                 kernel.owner(modules[name]),
-                place=where.get(kernel.layer),
+                place=where.get(kernel.layer, where.get(name)),
                 told=hints.quantized.get(kernel.layer),
                 elsewhere=elsewhere,
             )
@@ -70,7 +72,20 @@ def _kernels(
         if isinstance(module, parametrize.ParametrizationList):
             continue
         own = list(_own_kernels(name, module, is_wanted=name in wanted, elsewhere=elsewhere))
-        yield name, own or list(_applied(name, module))
+        yield name, [*own, *_contained(name, module)] or list(_applied(name, module))
+
+
+def _without_doubles(
+    modules: Mapping[str, nn.Module], kernels: dict[str, list[Kernel]]
+) -> dict[str, list[Kernel]]:
+    """Leave out guesses at a weight that another module keeps: a quantizer may hold it as well."""
+    seen: set[int] = set()
+    for name in sorted(kernels, key=lambda name: name.count(".")):  # outermost first
+        found = kernels[name]
+        kept = {k: id(w) for k in found if (w := k.kept(modules[name])) is not None}
+        kernels[name] = [k for k in found if not (k.guess and kept.get(k) in seen)]
+        seen |= set(kept.values())
+    return kernels
 
 
 def _own_kernels(
@@ -93,12 +108,14 @@ def _own_kernels(
         fits = isinstance(module, _WEIGHTED) and weight is not None
         if is_wanted or (fits and (_is_ternary(weight) or _is_swapped(weight, elsewhere))):
             yield Kernel(name)
+        elif fits:
+            yield Kernel(name, guess=True, plain=True)
         return
     if (shape := packed_shape(module)) is not None:
         yield Kernel(name, shape=shape)
         return
     usual = isinstance(module, _WEIGHTED)
-    matrices = [n for n, t in _tensors(module) if _is_matrix(t)]
+    matrices = [n for n, t in _tensors(module) if is_matrix(t)]
     if usual and "weight" not in matrices:
         matrices.insert(0, "weight")  # lazy, sharded, or with one output
     main = matrices[0] if len(matrices) == 1 else "weight"
@@ -107,6 +124,22 @@ def _own_kernels(
         yield Kernel(_layer(name, attribute, main), attribute=attribute, guess=guess)
     if is_wanted and main not in matrices:
         yield Kernel(name)  # the user's function knows what its weight is
+
+
+def _contained(name: str, module: nn.Module) -> Iterator[Kernel]:
+    """Weights in lists and dicts of parameters that a module holds."""
+    if own_type(module).__module__.startswith("torch."):
+        return
+    todo = list(module.named_children())
+    while todo:
+        path, part = todo.pop(0)
+        if isinstance(part, Containers):
+            for key, parameter in _tensors(part):
+                if is_matrix(parameter):
+                    layer = f"{name}.{path}.{key}".lstrip(".")
+                    yield Kernel(layer, path=path, attribute=key, guess=True)
+        elif isinstance(part, nn.ModuleList | nn.ModuleDict):
+            todo += [(f"{path}.{k}", m) for k, m in part.named_children()]
 
 
 def _applied(name: str, module: nn.Module) -> Iterator[Kernel]:
@@ -134,11 +167,6 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in module._buffers.items():
         if buffer is not None and "weight" in name and not is_lazy(buffer):
             yield name, buffer
-
-
-def _is_matrix(x: Tensor) -> bool:
-    # A leading 1 is an axis to broadcast: a table of positions, a token.
-    return x.dim() >= 2 and x.shape[0] >= 2 and x.numel() >= 4 * x.shape[0]
 
 
 def _is_ternary(weight: Tensor) -> bool:

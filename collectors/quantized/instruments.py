@@ -2,6 +2,7 @@
 
 from .annealing import AnnealingStage
 from .counts import LatentHistogram, LevelCounts, ScaleCounts
+from .estimator import EstimatorGradients
 from .latents import LatentCounts, UpdateRatio
 from .precision import Precision
 from .reading import WeightInstrument, Weights
@@ -18,6 +19,7 @@ INSTRUMENTS: tuple[type[WeightInstrument], ...] = (
     LatentCounts,
     UpdateRatio,
     OwnScales,
+    EstimatorGradients,
     Transitions,
     AnnealingStage,
     Precision,

@@ -18,6 +18,8 @@ class Kernel:
         attribute: Its name there.
         shape: Its shape, where it is only kept packed; else None.
         guess: Whether the module is none that usually has a weight, but happens to keep a matrix.
+        plain: Whether it is a layer of torch's own. Its weights are quantized only if something
+            writes them anew: before each forward pass, and back behind the backward pass.
     """
 
     layer: str
@@ -25,6 +27,7 @@ class Kernel:
     attribute: str = "weight"
     shape: tuple[int, ...] | None = None
     guess: bool = False
+    plain: bool = False
 
     def owner(self, module: nn.Module) -> nn.Module:
         """The module that keeps it.
@@ -35,7 +38,12 @@ class Kernel:
         return attrgetter(self.path)(module) if self.path else module
 
     def latent(self, module: nn.Module) -> Tensor | None:
-        """The full-precision weight, as it is kept; None where only a packed one is."""
+        """The full-precision weight, as it is kept; None where only a quantized one is."""
+        kept = self.kept(module)
+        return None if kept is None or is_wrapper(kept) else kept
+
+    def kept(self, module: nn.Module) -> Tensor | None:
+        """The weight as it is kept, in whatever precision; None where it is packed into bytes."""
         if self.shape is not None:
             return None
         owner = self.owner(module)
@@ -46,11 +54,17 @@ class Kernel:
         weight = getattr(owner, self.attribute, None)
         return bare(weight) if isinstance(weight, Tensor) else None
 
+    def outputs_first(self, module: nn.Module, weight: Tensor) -> Tensor:
+        """A view with the outputs first, of a weight as the layer keeps it; or the way back."""
+        owner = self.owner(module)
+        swapped = isinstance(owner, nn.modules.conv._ConvTransposeNd) and owner.groups == 1
+        return weight.transpose(0, 1) if swapped else weight
+
 
 def bare(weight: Tensor) -> Tensor:
     """The tensor that a wrapper of a library's own type holds, if it holds just one like it."""
     inner = getattr(weight, "_data", None) if is_wrapper(weight) else None
-    same = isinstance(inner, Tensor) and inner.shape == weight.shape and inner.is_floating_point()
+    same = isinstance(inner, Tensor) and inner.shape == weight.shape and inner.dtype == weight.dtype
     return inner if same else weight
 
 

@@ -10,11 +10,6 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .operands import agreement
-
-
-_LEAST_AGREEMENT = 0.9  # of the signs of nonzero weights; a stranger has 0.5
-
 
 class Elsewhere:
     """The parameters of optimizers that are not the model's."""
@@ -31,15 +26,8 @@ class Elsewhere:
 
     def has(self, shape: tuple[int, ...]) -> bool:
         """Whether one of them has this shape."""
-        return any(tuple(p.shape) == shape for p in self._alive())
+        return any(tuple(p.shape) == shape for p in self.parameters())
 
-    def latent_of(self, weight: Tensor) -> Tensor | None:
-        """The one that ternary weights were made of: of their shape, and their signs."""
-        fitting = [p.detach() for p in self._alive() if p.shape == weight.shape]
-        best = max(fitting, key=lambda p: agreement(weight, p), default=None)
-        if best is None or agreement(weight, best) < _LEAST_AGREEMENT:
-            return None
-        return best
-
-    def _alive(self) -> list[Tensor]:
+    def parameters(self) -> list[Tensor]:
+        """Those of them that live."""
         return [p for ref in self._found if (p := ref()) is not None]

@@ -81,7 +81,7 @@ class UpdateRatio(WeightInstrument):
         self._n_weights = weights.latent.numel()
         self._indices, self._deltas = weights.few, weights.deltas
 
-    def end(self, module: nn.Module, latent: Tensor) -> Counts | None:  # noqa: ARG002
+    def end(self, module: nn.Module, latent: Tensor, gradient: Tensor | None) -> Counts | None:  # noqa: ARG002
         """The median |update| / Δ."""
         before, deltas, indices = self._before, self._deltas, self._indices
         self._before = self._deltas = self._indices = None

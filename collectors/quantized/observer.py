@@ -4,10 +4,8 @@ On an observed step it looks once, in the layer's first forward pass, at the wei
 multiplies with. Off the observed steps there is one hook that returns at once.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,16 +14,24 @@ from torch import Tensor, nn
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
-from ..levels import Levels
+from ..hooks import why_unreadable
+from ..levels import Levels, may_have_levels
 from .adapters import ask
+from .backward import Backward
 from .instruments import INSTRUMENTS, Weights
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
-from .operands import like, shares_memory
+from .latent_search import LatentSearch
+from .look import Look
 from .pairs import Pair
+from .pieces import Shift
 from .precision import Place
 from .seeing import Sight
-from .verdicts import Verdict, better
+from .verdicts import Verdict
+
+
+# In so many of the first steps of training are the weights of plain layers glanced at.
+_MOST_GLIMPSES = 2
 
 
 class WeightObserver:
@@ -37,6 +43,8 @@ class WeightObserver:
             it has weights to look at.
         always_on: Whether its hooks have to stay on.
         pair: The two binary kernels of which it may be one.
+        place: Where in its model the layer stands, if that is known.
+        backward: Listens for the gradient of the quantized weight.
         verdict: What its weights are.
     """
 
@@ -52,8 +60,8 @@ class WeightObserver:
     ) -> None:
         self.layer = Layer(
             name=kernel.layer,
-            kind="candidate",
-            library=own_type(owner).__module__.split(".")[0],
+            kind="synapse" if kernel.plain else "candidate",
+            library=_maker(owner, kernel.attribute).__module__.split(".")[0],
             type=own_type(owner).__name__,
             note="its weights are looked at in the first step",
         )
@@ -62,14 +70,16 @@ class WeightObserver:
         self.verdict = Verdict()
         self._kernel = kernel
         self._sight = sight
-        self._place = place
+        self.place = place
         self._told = told
-        self._elsewhere = elsewhere
+        self._search = LatentSearch(kernel, elsewhere)
         self._session: Session | None = None
         self._counted: dict[str, Counts] = {}
         self._n_unseen = 0
-        self._as_counted: Callable[[Tensor], Tensor | None] = lambda latent: latent
+        self._glimpses: list[int] = []
+        self._again: Callable[[Tensor], Tensor | None] = lambda latent: latent
         self._instruments = [make() for make in INSTRUMENTS]
+        self.backward = Backward(self._instruments, lambda: self.layer.name)
         sight.add(self)
 
     @property
@@ -83,10 +93,15 @@ class WeightObserver:
         module = self._sight.module
         return None if module is None else self._kernel.owner(module)
 
+    def owner_in(self, module: nn.Module) -> nn.Module:
+        """The same of a module, or a replica of it, that runs now."""
+        return self._kernel.owner(module)
+
     def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
-        self._sight.start(session)
+        if not (self._is_plain and len(self._glimpses) == _MOST_GLIMPSES):
+            self._sight.start(session)
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -94,11 +109,18 @@ class WeightObserver:
 
     def look(
         self, session: Session, module: nn.Module, args: tuple[Any, ...], phase: str
-    ) -> "Look | None":
+    ) -> Look | None:
         """What a forward pass is to be looked at for; None where for nothing."""
         if self.called is not None:
             self.called = True
         if phase in self._counted:  # called again: the weights are the same
+            listens = self.backward.listens and phase == "train"
+            return (
+                Look(self, session, module, args, phase, due=False, counted=True)
+                if listens
+                else None
+            )
+        if self._is_plain and not self._glimpse(session, module, phase):
             return None
         owner = self._kernel.owner(module)
         due = self.verdict.is_due(owner)
@@ -106,6 +128,23 @@ class WeightObserver:
             self.verdict.pass_by()
             return None
         return Look(self, session, module, args, phase, due=due)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the weights are those of a layer of torch's own, in full precision so far."""
+        return self.layer.kind == "synapse"
+
+    def _glimpse(self, session: Session, module: nn.Module, phase: str) -> bool:
+        """Whether to look at such weights: in the first steps, and if one block has few values."""
+        seen = self._glimpses
+        if phase != "train" or session.step in seen or len(seen) == _MOST_GLIMPSES:
+            return False
+        seen.append(session.step)
+        weight = self._kernel.latent(module)
+        weight = getattr(weight, "_local_tensor", weight)  # all of a sharded one is a collective
+        if weight is None or is_wrapper(weight) or why_unreadable(weight) or not weight.numel():
+            return False
+        return may_have_levels(weight)
 
     @property
     def _pairs_up(self) -> bool:
@@ -116,11 +155,11 @@ class WeightObserver:
         """Shape of the weight; None where the module has none (now)."""
         if self._kernel.shape is not None:
             return self._kernel.shape
-        latent = self._kernel.latent(module)
-        return None if latent is None or latent.dim() < 2 else tuple(latent.shape)
+        kept = self._kernel.kept(module)
+        return None if kept is None or kept.dim() < 2 else tuple(kept.shape)
 
     def latent(self, module: nn.Module) -> Tensor | None:
-        """The latent weight, as the layer keeps it."""
+        """The latent weight, as the layer keeps it; None where it keeps a quantized one only."""
         return self._kernel.latent(module)
 
     def is_hidden(self, module: nn.Module) -> bool:
@@ -129,6 +168,11 @@ class WeightObserver:
         return isinstance(kept, Tensor) and is_wrapper(kept) and hasattr(kept, "_data") and (
             "dequantize" not in vars(type(kept))
         )  # fmt: skip
+
+    def outputs_first(self, weight: Tensor) -> Tensor:
+        """A view of the layer's weight with the outputs first; or the way back."""
+        module = self._sight.module
+        return weight if module is None else self._kernel.outputs_first(module, weight)
 
     @property
     def is_own(self) -> bool:
@@ -145,8 +189,9 @@ class WeightObserver:
                     f"the function in `quantized` for {self.layer.name!r} returned "
                     f"{type(told).__name__}; it should return the quantized weight, a tensor"
                 )
-            return told.detach()
-        return ask(owner, self._kernel.attribute)
+            return self.outputs_first(told.detach())
+        told = ask(owner, self._kernel.attribute)
+        return None if told is None else self.outputs_first(told)
 
     @property
     def is_told(self) -> bool:
@@ -155,73 +200,55 @@ class WeightObserver:
 
     # ---------------------------------------------------------------- what was seen
 
-    def take(
-        self, look: "Look", weight: Tensor, levels: Levels, *, call: int, judged: bool
-    ) -> None:
+    def take(self, look: Look, weight: Tensor, levels: Levels, *, call: int, judged: bool) -> None:
         """Take the weight that a forward pass has multiplied with, and count it."""
         session, module = look.session, look.module
         self._n_unseen = 0
-        weight, latent = self._beside(module, weight)
+        found = self._search.beside(module, weight, levels, judged=judged, stacked=look.is_stacked)
+        weight, latent, self._again = weight.detach(), found.latent, found.again
+        owner, trained = self._kernel.owner(module), found.is_trained
         if not judged:
             self.verdict.pass_by()
-        elif self.verdict.adopt(levels, weight, latent, self._kernel.owner(module), call=call):
+        elif self.verdict.adopt(levels, weight, latent, owner, call=call, trained=trained):
             self._tell(session)
         levels = self.verdict.levels or levels
         if self.pair is not None and levels.form == "binary":
             self.pair.offer(self, look, weight)
-        self._count(session, module, look.phase, weight, latent, levels)
+        self._count(look, weight, latent, levels)
 
-    def _beside(self, module: nn.Module, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The quantized weight and the latent one, in the same layout; None where there is none."""
-        source = self._kernel.latent(module)
-        self._as_counted = lambda _: None
-        if source is None:
-            return weight.detach(), None
-        found, weight = like(weight.detach(), source.detach()), weight.detach()
-        if found is None:
-            return weight, None
-        if shares_memory(weight, source):
-            latent = None if self._elsewhere is None else self._elsewhere.latent_of(weight)
-            self._as_counted = lambda kept: kept if latent is None else latent
-            return weight, latent
-        self._as_counted = partial(_laid_out, transposed=found[0], shape=found[1].shape)
-        return weight, found[1]
-
-    def _count(
-        self,
-        session: Session,
-        module: nn.Module,
-        phase: str,
-        weight: Tensor,
-        latent: Tensor | None,
-        levels: Levels,
-    ) -> None:
+    def _count(self, look: Look, weight: Tensor, latent: Tensor | None, levels: Levels) -> None:
+        session = look.session
+        if self.place is not None and not (self.pair is not None and levels.form == "binary"):
+            is_ternary = levels.form == "ternary"
+            self.place.census.count(self.place, weight.numel() if is_ternary else 0)
         latent = weight if latent is None else latent
-        if levels.shifted:
-            weight, latent = _centred(weight, latent, levels)
+        stacked = look.is_stacked
+        shift = Shift.of(weight, levels, stacked=stacked) if levels.shifted else None
         weights = Weights(
             weight,
             latent,
             levels.granularity if levels.form == "ternary" else None,
-            self._kernel.owner(module),
-            phase=phase,
+            self._kernel.owner(look.module),
+            phase=look.phase,
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
-            place=self._place,
+            place=self.place,
             levels=levels,
+            stacked=stacked,
+            shift=shift,
         )
         counts = Counts({})
         for instrument in self._instruments:
             early = self.verdict.on_its_way and instrument.before_levels
             if levels.form == "ternary" or early or instrument.after_levels:
                 add(counts, instrument.read(weights))
-        self._counted[phase] = counts
+        self._counted[look.phase] = counts
 
     def _tell(self, session: Session) -> None:
         verdict = self.verdict
         levels, note = verdict.levels, verdict.note
-        if levels is None:
+        if levels is None or self._is_no_layer(levels):
             return
         named = levels.form in ("ternary", "binary", "n-bit") or verdict.on_its_way
         if not named:
@@ -237,6 +264,14 @@ class WeightObserver:
             session.confirm(self.layer)
         elif kind == "quantized":
             session.note(self.layer.name, note)
+
+    def _is_no_layer(self, levels: Levels) -> bool:
+        """Whether these are a mask that a module keeps, or the beginning of a plain layer."""
+        if self._is_plain:
+            return levels.form not in ("ternary", "binary")
+        module = self._sight.module
+        kept = None if module is None else self._kernel.latent(module)
+        return self._kernel.guess and levels.is_mask and kept is not None and not kept.requires_grad
 
     def not_seen(self, session: Session) -> None:
         """Take note of a forward pass that has multiplied with nothing that could be its weight."""
@@ -261,6 +296,11 @@ class WeightObserver:
         if counts.tables and phase == "train" and session.detailed:
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 self._end(counts, module)
+        if phase == "train":
+            self.backward.end()
+        if self.place is not None and "weights" in counts.tables:
+            # Only now all layers of the step have been seen.
+            counts.tables["weights"]["n_ternary_weights"] = self.place.census.n_ternary
         if self.pair is not None:
             self.pair.add_to(counts, self, phase)
         return counts if counts.tables or counts.sites else None
@@ -268,11 +308,14 @@ class WeightObserver:
     def _end(self, counts: Counts, module: nn.Module) -> None:
         owner, source = self._kernel.owner(module), self._kernel.latent(module)
         source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again
-        latent = None if source is None else self._as_counted(source.detach())
-        if latent is None:
+        latent = None if source is None else self._again(self.outputs_first(source.detach()))
+        if source is None or latent is None:
             return
+        gradient = source.grad
+        if gradient is not None:
+            gradient = self._again(self.outputs_first(gradient.detach()))
         for instrument in self._instruments:
-            add(counts, instrument.end(owner, latent))
+            add(counts, instrument.end(owner, latent, gradient))
 
     def _ask_late(self, session: Session, module: nn.Module | None) -> None:
         """Ask the layer at the end of a step in which no forward pass of it was seen (compiled)."""
@@ -281,85 +324,6 @@ class WeightObserver:
             return
         if Look(self, session, module, (), "train", due=True).ask() and self.called is not None:
             self.called = True
-
-
-class Look:
-    """One look at the weight of one layer, in one forward pass."""
-
-    def __init__(
-        self,
-        observer: WeightObserver,
-        session: Session,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        phase: str,
-        *,
-        due: bool,
-    ) -> None:
-        self.session = session
-        self.module = module
-        self.phase = phase
-        self.input = _identity(args)
-        self.latent = observer.latent(module)
-        self.shape = observer.shape(module) or ()
-        self.is_hidden = observer.is_hidden(module)
-        self.is_own = observer.is_own
-        self._observer = observer
-        self._due = due
-        self._done = observer.is_told
-        self._n_calls = 0
-        self._best: tuple[Tensor, Levels, int] | None = None
-
-    def has_levels(self, weight: Tensor) -> bool:
-        """Whether a tensor has few levels, so that it is hardly an activation."""
-        return self._observer.verdict.judge(weight).form not in ("full", "empty")
-
-    def offer(self, weight: Tensor) -> None:
-        """Take an operand that fits: shape (out, *), or as the layer keeps it."""
-        call, self._n_calls = self._n_calls, self._n_calls + 1
-        verdict = self._observer.verdict
-        if self._done or not (self._due or call == verdict.call):
-            return
-        began = time.perf_counter()
-        with torch.no_grad():
-            known = None if self._due else verdict.levels
-            levels = verdict.judge(weight) if known is None else known
-            if levels.form == "ternary" or not self._due:
-                self._done = True
-                self._observer.take(self, weight, levels, call=call, judged=self._due)
-            elif self._best is None or better(levels, self._best[1]):
-                self._best = (weight, levels, call)  # a later product may be the quantized one
-        self.session.spent(time.perf_counter() - began)
-
-    def settle(self) -> None:
-        """End the look: the forward pass is over."""
-        try:
-            if self._observer.is_told:
-                self.ask()
-            elif not self._done and self._best is not None:
-                weight, levels, call = self._best
-                self._best = None
-                with torch._C.DisableTorchFunction(), torch.no_grad():
-                    self._observer.take(self, weight, levels, call=call, judged=True)
-            elif not self._done and not self.ask():
-                self._observer.not_seen(self.session)
-        except Exception as error:  # noqa: BLE001 - contract 1
-            self.session.fault(self._observer.layer.name, error)
-
-    def ask(self) -> bool:
-        """Ask the layer, or the user's function, for the weight; returns whether it answered."""
-        began = time.perf_counter()
-        try:
-            with torch.no_grad():
-                weight = self._observer.ask(self.module)
-                if weight is None:
-                    return False
-                levels = self._observer.verdict.judge(weight)
-                self._observer.take(self, weight, levels, call=0, judged=True)
-        except Exception as error:  # noqa: BLE001 - contract 1
-            self.session.fault(self._observer.layer.name, error)
-        self.session.spent(time.perf_counter() - began)
-        return True
 
 
 def add(whole: Counts, part: Counts | None) -> None:
@@ -371,26 +335,7 @@ def add(whole: Counts, part: Counts | None) -> None:
     whole.histograms += part.histograms
 
 
-def _laid_out(latent: Tensor, *, transposed: bool, shape: torch.Size) -> Tensor:
-    if latent.numel() != shape.numel():
-        return latent  # a shard, or data that was swapped: for the instruments to refuse
-    return latent.t() if transposed else latent.reshape(shape)
-
-
-def _identity(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """What tells one input from another one, without holding it."""
-    x = args[0] if args else None
-    if not isinstance(x, Tensor):
-        return None
-    return (id(x), tuple(x.shape), x._version)
-
-
-def _centred(weight: Tensor, latent: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Both, less the middle level: a negative and a positive weight are what they are beside it."""
-    size = {"tensor": weight.numel(), "row": weight[0].numel(), "group": levels.group}
-    rows = weight.reshape(-1, size[levels.granularity or "tensor"])
-    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    middle, reach = (low + high) / 2, (high - low) / 2
-    less = rows - middle
-    less = torch.where(less.abs() < 0.5 * reach, 0, less).reshape(weight.shape)
-    return less, (latent.reshape(rows.shape) - middle).reshape(weight.shape)
+def _maker(owner: nn.Module, attribute: str) -> type:
+    """The type that quantizes: the weight's own, or else the module's."""
+    weight = owner._parameters.get(attribute)
+    return type(weight) if weight is not None and is_wrapper(weight) else own_type(owner)

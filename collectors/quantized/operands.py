@@ -1,10 +1,11 @@
 """Which operands of which functions may be weights, and whether one is the weight in question."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..levels import blocks_of
@@ -25,6 +26,11 @@ class Operand(NamedTuple):
 
     tensor: Tensor
     role: Role
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it is a stack of matrices, each with inputs and outputs of its own."""
+        return self.role in ("left", "right") and self.tensor.dim() == 3
 
 
 _WEIGHT: tuple[tuple[int, Role], ...] = ((1, "weight"),)
@@ -67,6 +73,9 @@ _PLACES: dict[Callable[..., Any], tuple[tuple[int, Role], ...]] = {
     ),
     torch.Tensor.__rmatmul__: ((0, "right"), (1, "left")),
     **dict.fromkeys((torch.addmm, torch.baddbmm, torch.Tensor.addmm, torch.Tensor.baddbmm), _ADDED),
+    **dict.fromkeys(
+        (torch.Tensor.__getitem__, torch.index_select, torch.Tensor.index_select), ((0, "any"),)
+    ),
     torch.einsum: (),
     torch.tensordot: ((1, "any"), (0, "any")),
 }
@@ -101,11 +110,18 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
     if func is torch.einsum:
         yield from _of_einsum(args)
         return
+    if func is torch.Tensor.__getitem__ and not _chooses_rows(args[1]):
+        return
     for place, role in _PLACES.get(func) or _INSIDE.get(func, ()):
         given = args[place] if place < len(args) else kwargs.get("weight")
         tensor = _unwrapped(given)
         if tensor is not None and tensor.dim() >= 2:
             yield Operand(tensor, role)
+
+
+def _chooses_rows(index: Any) -> bool:
+    """Whether an index looks up rows, as in an embedding."""
+    return isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32)
 
 
 def _of_einsum(args: tuple[Any, ...]) -> Iterator[Operand]:
@@ -117,10 +133,18 @@ def _of_einsum(args: tuple[Any, ...]) -> Iterator[Operand]:
         tensor = _unwrapped(part)
         if tensor is None or tensor.dim() < 2:
             continue
-        sides: Role = "any"
-        if len(term) == 2 and result:
-            sides = "left" if term[0] in result and term[1] not in result else "right"
-        yield Operand(tensor, sides)
+        others = args[0].partition("->")[0].replace(term, "", 1)
+        yield Operand(tensor, _side(term, others, result))
+
+
+def _side(term: str, others: str, result: str) -> Role:
+    """Which side of a product a term of an einsum is; of three letters the first is of a batch."""
+    if not result or len(term) not in (2, 3) or (len(term) == 3 and term[0] not in result):
+        return "any"
+    first_is_output, second_is_output = (x in result and x not in others for x in term[-2:])
+    if len(term) == 2 or first_is_output != second_is_output:
+        return "left" if first_is_output else "right"
+    return "any"
 
 
 def _unwrapped(given: Any) -> Tensor | None:
@@ -151,29 +175,31 @@ def fit(operand: Operand, shape: tuple[int, ...]) -> bool:
 def outputs_first(operand: Operand, shape: tuple[int, ...]) -> Tensor:
     """A view of the operand with the outputs first, where that is known."""
     x = operand.tensor
-    if x.dim() == 2 and operand.role == "right":
-        return x.t()
+    if operand.role == "right" and (x.dim() == 2 or operand.is_stack):
+        return x.mT
     if x.dim() == 2 and operand.role == "any" and x.shape != shape:
         return x.t()
     return x
 
 
-def like(weight: Tensor, latent: Tensor) -> tuple[bool, Tensor] | None:
+def like(weight: Tensor, latent: Tensor, *, stacked: bool) -> tuple[bool, Tensor] | None:
     """A view of the latent weight, element by element beside the quantized one.
 
     Args:
         weight: The quantized weight, outputs first.
         latent: As it is kept, of as many elements.
+        stacked: Whether it is a stack of matrices.
 
     Returns:
         Whether it is transposed, and the view; None where there is none.
     """
     if weight.numel() != latent.numel():
         return None
-    if latent.dim() == 2 and latent.shape == weight.shape[::-1]:
+    if (latent.dim() == 2 or stacked) and latent.mT.shape == weight.shape:
         straight = latent.shape == weight.shape
-        if not straight or agreement(weight, latent.t()) > agreement(weight, latent):
-            return True, latent.t()
+        signs = partial(agreement, weight, stacked=stacked)
+        if not straight or signs(latent.mT) > signs(latent):
+            return True, latent.mT
     if latent.shape == weight.shape:
         return False, latent
     if latent.shape[0] == weight.shape[0] and latent.is_contiguous():
@@ -181,9 +207,9 @@ def like(weight: Tensor, latent: Tensor) -> tuple[bool, Tensor] | None:
     return None
 
 
-def agreement(weight: Tensor, latent: Tensor) -> float:
+def agreement(weight: Tensor, latent: Tensor, *, stacked: bool = False) -> float:
     """Share of a sample of nonzero weights that have the sign of the latent one."""
-    a, b = blocks_of(weight).sign(), blocks_of(latent).sign()
+    a, b = (blocks_of(x, stacked=stacked).sign() for x in (weight, latent))
     n = a.ne(0).sum()
     return float((a * b == 1).sum() / n.clamp(min=1)) if a.shape == b.shape else 0.0
 
@@ -208,7 +234,29 @@ def comes_from(x: Tensor, latent: Tensor) -> bool | None:
             return True
         if not node.name().startswith(_PRODUCTS):
             todo += [n for n, _ in node.next_functions]
-    return False
+    return None if todo else False
+
+
+def is_made_of_weights(x: Tensor) -> bool:
+    """Whether a tensor is a parameter, or made of parameters of its shape: no activation."""
+    if isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter):
+        return True
+    if x.dim() < 2:  # a norm of a sample without a batch has a parameter of its shape, too
+        return False
+    todo: list[Any] = [x.grad_fn]
+    seen: set[Any] = set()
+    found = False
+    while todo and len(seen) < _MOST_NODES:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().startswith(_PRODUCTS):
+            return False
+        variable = getattr(node, "variable", None)
+        found |= variable is not None and variable.shape == x.shape
+        todo += [n for n, _ in node.next_functions]
+    return found
 
 
 def shares_memory(x: Tensor, latent: Tensor) -> bool:

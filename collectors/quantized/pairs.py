@@ -16,11 +16,13 @@ from spikewatch.layers import Layer
 from spikewatch.observing import Counts, Session
 
 from .instruments import INSTRUMENTS, Weights
+from .precision import Place
 from .verdicts import Verdict
 
 
 if TYPE_CHECKING:
-    from .observer import Look, WeightObserver
+    from .look import Look
+    from .observer import WeightObserver
 
 _FIRST = re.compile(r"(.*[_a-zA-Z])(1|_a|_pos)")
 _SECOND = {"1": "2", "_a": "_b", "_pos": "_neg"}
@@ -48,6 +50,7 @@ class Pair:
         self._counted: dict[str, Counts] = {}
         self._instruments = [make() for make in INSTRUMENTS]
         self._confirmed = False
+        self._places = [p for p in (one.place, other.place) if p is not None]
         one.pair = other.pair = self
 
     def offer(self, observer: "WeightObserver", look: "Look", weight: Tensor) -> None:
@@ -70,6 +73,8 @@ class Pair:
         if levels is None or not verdict.is_ternary:
             return
         self._confirm(session, verdict.note)
+        for place in self._places:
+            place.census.count(place, weight.numel())
         weights = Weights(
             weight,
             weight,
@@ -79,6 +84,7 @@ class Pair:
             step=session.step,
             detailed=session.detailed,
             most_tracked=session.track_weights,
+            place=self._place,
             levels=levels,
         )
         whole = Counts({})
@@ -89,6 +95,14 @@ class Pair:
                     whole.tables.setdefault(table, {}).update(counters)
                 whole.histograms += part.histograms
         self._counted[look.phase] = whole
+
+    @property
+    def _place(self) -> Place | None:
+        """Where the sum stands: where its kernels do."""
+        if not self._places:
+            return None
+        first, last = (any(getattr(p, end) for p in self._places) for end in ("first", "last"))
+        return replace(self._places[0], first=first, last=last)
 
     def _confirm(self, session: Session, note: str) -> None:
         one, other = self._one(), self._other()
@@ -110,6 +124,8 @@ class Pair:
         self._waiting = None
         counted = self._counted.pop(phase, None)
         if counted is not None:
+            if self._places and "weights" in counted.tables:
+                counted.tables["weights"]["n_ternary_weights"] = self._places[0].census.n_ternary
             counts.sites[self.name.removeprefix(observer.layer.name)] = counted
 
 

@@ -13,13 +13,22 @@ from torch import Tensor
 _GOLDEN = 2_654_435_761  # 2³² / golden ratio: multiples of it cover 32 bits evenly (Knuth)
 
 
-def strata(n_all: int, n: int, *, device: torch.device) -> Tensor:
+def strata(
+    n_all: int, n: int, *, device: torch.device, begin: int = 0, end: int | None = None
+) -> Tensor:
     """Indices of `n` of `n_all` elements: increasing, one in each stratum.
 
+    Args:
+        n_all: Number of elements.
+        n: Number of strata.
+        device: Where the indices are to be.
+        begin: The first stratum that is wanted.
+        end: The one behind the last.
+
     Returns:
-        int64 [n].
+        int64 [end − begin], of all strata [n].
     """
-    k = torch.arange(n, device=device)
+    k = torch.arange(begin, n if end is None else end, device=device)
     first = k * n_all // n
     width = (k + 1) * n_all // n - first
     # A stride alone could meet the same column of the matrix in every row.

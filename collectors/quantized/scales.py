@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from spikewatch.observing import Counts
 
 from ..idle_parameters import IdleParameters
+from .precision import Containers, is_matrix
 from .reading import WeightInstrument, Weights
 
 
@@ -16,7 +17,9 @@ _SCALE = re.compile(
     r"(w_?[pn]|a_?[pn]|alphas?|scales?|scaling(_factor)?|weight_scale|step(_size)?|s)", re.I
 )
 # Not the quantizer's: the weight itself, the bias, and those of layers within.
-_NOT_OF_QUANTIZER = re.compile(r"weight|bias|original\d*")
+_NOT_OF_QUANTIZER = re.compile(
+    r"(weight|bias)(_(fp|data|latent|orig|shadow|ternary))?|b|original\d*"
+)
 
 
 class OwnScales(WeightInstrument):
@@ -53,7 +56,7 @@ class OwnScales(WeightInstrument):
         }
         return Counts({"weights": counters})
 
-    def end(self, module: nn.Module, latent: Tensor) -> Counts | None:  # noqa: ARG002
+    def end(self, module: nn.Module, latent: Tensor, gradient: Tensor | None) -> Counts | None:  # noqa: ARG002
         """Counters of the gradients; None where the layer's weight had none to begin with."""
         learnable = {n: p for n, p in _own(module).items() if p.requires_grad}
         if not learnable or not _has_gradient(module):
@@ -65,12 +68,17 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of the layer that are neither weights nor biases, by name.
 
     Those of its parts too, unless there are layers among them: a block that keeps a weight itself.
+    Matrices are weights under another name.
     """
+    if isinstance(module, Containers):
+        return {}
     kernels = [n for n, p in module.named_parameters() if n.endswith(".weight") and p.dim() > 1]
     return {
         name: parameter
         for name, parameter in module.named_parameters(recurse=not kernels)
-        if not _NOT_OF_QUANTIZER.fullmatch(name.rpartition(".")[2]) and parameter.numel() > 0
+        if not _NOT_OF_QUANTIZER.fullmatch(name.rpartition(".")[2])
+        and parameter.numel() > 0
+        and not is_matrix(parameter)
     }
 
 

@@ -35,7 +35,8 @@ from .operands import (
 if TYPE_CHECKING:
     from spikewatch.observing import Session
 
-    from .observer import Look, WeightObserver
+    from .look import Look
+    from .observer import WeightObserver
 
 
 class SeeWeights(TorchFunctionMode):
@@ -183,8 +184,9 @@ class Sight:
 
     def _after(self, *_: Any) -> None:
         looks = self._leave()
+        seen = {look.shape for look in looks if look.has_seen}
         for look in looks:
-            look.settle()
+            look.settle(another_seen=look.shape in seen)
 
     def _leave(self) -> list["Look"]:
         mode, looks = getattr(self._open, "mode", None), getattr(self._open, "looks", [])
@@ -205,7 +207,7 @@ class Sight:
                 for operand in operands(func, args, kwargs):
                     look = _whose(operand, looks)
                     if look is not None and not why_unreadable(operand.tensor):
-                        look.offer(outputs_first(operand, look.shape))
+                        look.offer(operand)
                         return True
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self._observers[0].layer.name, error)
@@ -219,14 +221,23 @@ def _whose(operand: Operand, looks: Sequence["Look"]) -> "Look | None":
         return None
     origins = [_origin(operand.tensor, look) for look in fitting]
     if True in origins:
-        return fitting[origins.index(True)]
+        # Of what is not trained the graph says nothing: scores may choose among fixed weights.
+        fitting = [f for f, o in zip(fitting, origins, strict=True) if o or f.is_fixed]
+        return _likest(operand, fitting)
     if operand.role != "weight":
         # Of a product, either side may be an activation: few levels say that it is a weight.
         fitting = [f for f, o in zip(fitting, origins, strict=True) if o is None]
-        if not fitting or not fitting[0].has_levels(outputs_first(operand, fitting[0].shape)):
+        if not fitting:
+            return None
+        weight = outputs_first(operand, fitting[0].shape)
+        if not fitting[0].has_levels(weight, stacked=operand.is_stack):
             return None
     else:
         fitting = [f for f, o in zip(fitting, origins, strict=True) if o is None or f.is_own]
+    return _likest(operand, fitting)
+
+
+def _likest(operand: Operand, fitting: Sequence["Look"]) -> "Look | None":
     if len(fitting) < 2:
         return fitting[0] if fitting else None
     weight = outputs_first(operand, fitting[0].shape).detach()
@@ -242,5 +253,5 @@ def _likeness(weight: Tensor, look: "Look") -> float:
     if latent is None:
         return 0.0
     latent = latent.detach()
-    options = [latent] + ([latent.t()] if latent.dim() == 2 else [])
+    options = (latent, latent.mT) if latent.dim() > 1 else (latent,)
     return max((agreement(weight, x) for x in options if x.shape == weight.shape), default=0.0)

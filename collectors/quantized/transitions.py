@@ -21,11 +21,11 @@ from spikewatch.metrics.transitions import COHORT_STEPS, OSCILLATION_STEPS
 from spikewatch.observing import Counts
 
 from .level_sums import count_places
+from .pieces import Buffer
 from .reading import WeightInstrument, Weights
 
 
 _N_CASES = 256 * 3
-_PIECE = 2**20
 _LEVEL, _DIRECTION, _COHORTS, _NOW, _BEFORE = 0, 2, (4, 5), 6, 7
 _SUMS = (
     "n_flips",
@@ -57,25 +57,25 @@ class Transitions(WeightInstrument):
         """Counters of `transitions`; None at the first look, and in evaluation."""
         if weights.phase != "train":
             return None
-        levels, step = weights.followed_levels, weights.step
+        n, step, device = weights.n_followed, weights.step, weights.quantized.device
         state = self._state
-        if state is None or state.numel() != levels.numel():
-            self._begin(levels, step)
+        if state is None or state.numel() != n:
+            self._begin(weights)
             return None
         if step <= self._step:
             return None
-        if state.device != levels.device:
-            self._move(levels.device)
+        if state.device != device:
+            self._move(device)
         gap, self._step = step - self._step, step
         anew, rolls = self._choose(step)
-        sums = dict(zip(_SUMS, self._advance(levels, anew=anew, rolls=rolls), strict=True))
+        sums = dict(zip(_SUMS, self._advance(weights, anew=anew, rolls=rolls), strict=True))
         for cohort in range(2):
             if anew[cohort]:
                 self._taken[cohort], self._sizes[cohort] = step, sums["n_zero"]
         if rolls:
             self._half_began, self._n_halves = step, self._n_halves + 1
             self._oscillating = sums["n_oscillating"] if self._n_halves >= 2 else None
-        counters = self._counters(sums, levels.numel(), gap)
+        counters = self._counters(sums, n, gap)
         return Counts({"transitions": counters | {"n_followed_of": weights.quantized.numel()}})
 
     def _counters(self, sums: dict[str, Tensor], n: int, gap: int) -> dict:
@@ -101,14 +101,17 @@ class Transitions(WeightInstrument):
             "cohort_age_steps": age,
         }
 
-    def _begin(self, levels: Tensor, step: int) -> None:
+    def _begin(self, weights: Weights) -> None:
         self.__init__()
-        self._state = torch.empty(levels.shape, dtype=torch.uint8, device=levels.device)
-        n_zero = torch.zeros((), dtype=torch.float64, device=levels.device)
-        for byte, weights in zip(self._state.split(_PIECE), levels.split(_PIECE), strict=True):
-            level = _levels(weights)
-            n_zero += (level == 1).sum()
-            byte.copy_(level + ((level == 1).to(torch.uint8) << _COHORTS[0]))
+        step, device = weights.step, weights.quantized.device
+        state = self._state = torch.empty(weights.n_followed, dtype=torch.uint8, device=device)
+        n_zero = torch.zeros((), dtype=torch.float64, device=device)
+        reader, done = _LevelReader(), 0
+        for some in weights.followed():
+            level, bytes_ = reader.read(some), state[done : (done := done + len(some))]
+            zero = torch.eq(level, 1, out=bytes_)
+            n_zero += zero.sum()
+            zero.mul_(1 << _COHORTS[0]).add_(level)
         self._step = self._half_began = step
         self._taken = [step, None]
         self._sizes = [n_zero, None]
@@ -133,22 +136,31 @@ class Transitions(WeightInstrument):
                 anew.append(mine >= 2 * COHORT_STEPS and old_enough and mine > (others or 0))
         return (anew[0], anew[1]), step - self._half_began >= OSCILLATION_STEPS // 2
 
-    def _advance(self, levels: Tensor, *, anew: tuple[bool, bool], rolls: bool) -> Tensor:
+    def _advance(self, weights: Weights, *, anew: tuple[bool, bool], rolls: bool) -> Tensor:
         """Put the new levels into the state; the sums of `_SUMS`, float64."""
         state = self._state
         assert state is not None  # noqa: S101 - `read` began one
         following, counted = _tables(anew, rolls, state.device)
         cases = torch.zeros(_N_CASES, dtype=torch.float64, device=state.device)
-        for old, new in zip(state.split(_PIECE), levels.split(_PIECE), strict=True):
-            case = old.long().mul_(3).add_(_levels(new))
-            old.copy_(following[case])
+        reader, buffer, done = _LevelReader(), Buffer(torch.int64), 0
+        for some in weights.followed():
+            bytes_ = state[done : (done := done + len(some))]
+            case = buffer.like(bytes_).copy_(bytes_).mul_(3).add_(reader.read(some))
+            torch.take(following, case, out=bytes_)
             cases += count_places(case, _N_CASES)
         return cases @ counted
 
 
-def _levels(weights: Tensor) -> Tensor:
-    """0 for negative weights, 1 for zeros (and NaN), 2 for positive ones: uint8."""
-    return (weights > 0).to(torch.uint8) + 1 - (weights < 0).to(torch.uint8)
+class _LevelReader:
+    """Reads levels into memory of its own."""
+
+    def __init__(self) -> None:
+        self._above, self._below = Buffer(torch.uint8), Buffer(torch.uint8)
+
+    def read(self, weights: Tensor) -> Tensor:
+        """0 for negative weights, 1 for zeros (and NaN), 2 for positive ones: uint8."""
+        above = torch.gt(weights, 0, out=self._above.like(weights))
+        return above.add_(1).sub_(torch.lt(weights, 0, out=self._below.like(weights)))
 
 
 @cache

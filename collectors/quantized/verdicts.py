@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..levels import FULL, Levels, judge
-from .annealing import stage_of
+from .adapters import told_levels
+from .annealing import own_lambda, stage_of
 
 
 # A verdict "ternary" is looked at again after so many observed steps; another one in each of the
@@ -22,6 +23,7 @@ _STAGES = (
 _TELLING = _STAGES[:6] + _STAGES[8:12]
 _RANKS = {"ternary": 4, "binary": 3, "n-bit": 2, "full": 1, "empty": 0}
 _LEAST_STAGE = 0.02
+_MOST_TERNARY = 3
 
 
 class Verdict:
@@ -43,6 +45,7 @@ class Verdict:
         self._n_since = 0
         self._stage: tuple[Any, ...] = ()
         self._what: tuple[Any, ...] = ()
+        self._doubted: tuple[str, float | None] | None = None
 
     @property
     def is_ternary(self) -> bool:
@@ -53,13 +56,15 @@ class Verdict:
         """Whether the weights are to be judged in this step."""
         if self.levels is None or self._n_looked < _FIRST_STEPS or self._stage != _stage(module):
             return True
+        if self._doubted is not None:
+            return True
         if self.is_ternary:
             return self._n_since >= _TERNARY_STEPS
         return self.on_its_way or self._n_since >= _OTHER_STEPS
 
-    def judge(self, weight: Tensor) -> Levels:
+    def judge(self, weight: Tensor, *, stacked: bool = False) -> Levels:
         """The levels of a weight, in the light of what they were."""
-        found, before = judge(weight), self.levels
+        found, before = judge(weight, stacked=stacked), self.levels
         if before is None or before.form != "ternary":
             return found
         if found.form == "binary" or (found.form == "n-bit" and found.n_levels <= 3):
@@ -73,9 +78,29 @@ class Verdict:
         self._n_since += 1
 
     def adopt(
-        self, levels: Levels, weight: Tensor, latent: Tensor | None, module: nn.Module, *, call: int
+        self,
+        levels: Levels,
+        weight: Tensor,
+        latent: Tensor | None,
+        module: nn.Module,
+        *,
+        call: int,
+        trained: bool = False,
     ) -> bool:
-        """Latch what was found; returns whether it is something new."""
+        """Latch what was found; returns whether it is something new.
+
+        Args:
+            levels: What was found.
+            weight: The weight that was looked at.
+            latent: The latent one beside it, if there is one.
+            module: The layer.
+            call: Which of the products that fit was looked at.
+            trained: Whether the weight itself is what an optimizer moves.
+        """
+        levels = _as_told(levels, module)
+        if trained and self._doubt(levels):
+            self._n_looked += 1
+            return False
         before = self._what
         self._n_looked += 1
         self._n_since = 0
@@ -88,16 +113,30 @@ class Verdict:
             before, self._what = self._what, ("empty",)
             return before != self._what
         self.levels, self.call = levels, call
-        said = _said(module)
+        said, own = _said(module), own_lambda(module)
         lam = None
         if levels.form == "full" and latent is not None:
             lam = stage_of(weight, latent)
-        self.on_its_way = levels.form == "full" and (bool(said) or (lam or 0) > _LEAST_STAGE)
-        self.note = _in_words(levels, lam, said)
+        at_work = bool(said) and own != 1  # what has come to its end leads nowhere
+        self.on_its_way = levels.form == "full" and (at_work or (lam or 0) > _LEAST_STAGE)
+        self.note = _in_words(levels, lam, own, said)
         words = tuple(x for x in self._stage if isinstance(x, str))
         # Figures of the stage change at every step: they are in the table, and no news.
         self._what = (levels.form, levels.granularity, self.on_its_way, words)
         return before != self._what
+
+    def _doubt(self, levels: Levels) -> bool:
+        """Whether levels have to be seen twice.
+
+        Weights that began at 0 are all ±lr after the first update of Adam, and have few levels by
+        chance. Weights that are made ternary have them from the start, or again.
+        """
+        told = levels.form not in ("full", "empty")
+        new = told and self.levels is not None and self.levels.form != levels.form
+        seen = (levels.form, levels.bits) if new else None
+        doubtful = new and seen != self._doubted
+        self._doubted = seen if doubtful else None
+        return doubtful
 
 
 def _is_collapsed(weight: Tensor, latent: Tensor | None) -> bool:
@@ -112,12 +151,22 @@ def better(one: Levels, than: Levels) -> bool:
     return _RANKS[one.form] > _RANKS[than.form]
 
 
-def _in_words(levels: Levels, lam: float | None, said: str) -> str:
+def _as_told(levels: Levels, module: nn.Module) -> Levels:
+    """The levels, of more bits where the layer's quantizer says that they are just not all seen."""
+    told = told_levels(module) or 0
+    if levels.form not in ("ternary", "binary") or told <= _MOST_TERNARY:
+        return levels
+    return replace(levels, form="n-bit", n_levels=told, shifted=False)
+
+
+def _in_words(levels: Levels, lam: float | None, own: float | None, said: str) -> str:
     if levels.form == "ternary" or levels.form == "empty":
         return str(levels)
     if levels.form == "full" and lam is not None and lam > _LEAST_STAGE:
         said = ", ".join(x for x in (f"λ = {lam:.2f}", said) if x)
         return f"on the way to ternary weights: {said}"
+    if levels.form == "full" and own is not None and 0 < own < 1:
+        return f"on the way from full precision: {said}"
     if levels.form == "full" and said:
         return f"full precision now: {said}"
     return f"{levels}: {said}" if said else str(levels)

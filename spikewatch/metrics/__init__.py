@@ -9,6 +9,7 @@ from .declare import KEYS, Counter, Metric, Table
 from .distillation import DISTILLATION
 from .dynamics import DYNAMICS
 from .energy import ENERGY
+from .estimator import ESTIMATOR
 from .gradients import GRADIENTS
 from .latent import LATENT
 from .membrane import MEMBRANE
@@ -30,6 +31,7 @@ _ALL = (
     AMPLITUDES,
     WEIGHTS,
     LATENT,
+    ESTIMATOR,
     TRANSITIONS,
     ENERGY,
     DISTILLATION,

@@ -4,9 +4,6 @@ The *quantized* weight is what the layer multiplies with; the *latent* weight is
 copy that the optimizer moves.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import polars as pl
 
 from .declare import Counter, Table
@@ -50,8 +47,10 @@ WEIGHTS = Table(
         ),
         Counter("is_first_layer", _INT, "last", "1 for the model's first layer with weights"),
         Counter("is_last_layer", _INT, "last", "1 for the model's last one"),
-        Counter("n_model_weights", _INT, "last", "Weights of all layers of the model"),
-        Counter("n_ternary_weights", _INT, "last", "Those of them in layers with ternary weights"),
+        Counter(
+            "n_model_weights", _INT, "last", "Weights of all layers of the model; tied ones once"
+        ),
+        Counter("n_ternary_weights", _INT, "last", "Those of them in layers that are ternary now"),
     ],
 )
 
@@ -137,16 +136,8 @@ def scale_without_gradient_frac() -> pl.Expr:
 
 @WEIGHTS.metric(unit="fraction", source="precision audit; biases and norms are not counted")
 def model_ternary_frac() -> pl.Expr:
-    """Share of all weights of the model that are in ternary layers; the same for each of them."""
-    return pl.col("n_ternary_weights") / pl.col("n_model_weights")
+    """Share of all weights of the model that are in ternary layers; the same for each of them.
 
-
-def add_ternary_share(rows: Sequence[dict[str, Any]]) -> None:
-    """Tell the rows of one step how many weights of the model are ternary.
-
-    Args:
-        rows: Rows of `weights` of one step; changed in place.
+    A layer that is not called in this step counts as it was when it was called last.
     """
-    total = sum(r.get("n_weights") or 0 for r in rows)
-    for row in rows:
-        row["n_ternary_weights"] = total
+    return pl.col("n_ternary_weights") / pl.col("n_model_weights")

@@ -185,6 +185,25 @@ def test_latent_weights_that_grow_without_bound_are_told(train, after, ill):
     assert (("latent-weights-drift", "2") in fired) is ill
 
 
+def beyond_one(net, step, watch):
+    with torch.no_grad():
+        net[2].weight.mul_(1.7)
+
+
+@pytest.mark.parametrize(("std", "after", "ill"), [(1.0, None, False), (0.3, beyond_one, True)])
+def test_weights_beyond_one_have_drifted_only_if_they_have_grown_there(train, std, after, ill):
+    """Embeddings begin as N(0, 1): a third of them is beyond ±1 from the start."""
+    layer = ternary()
+    nn.init.normal_(layer.weight, std=std)
+    fired = train(Net(layer), n_steps=6, lr=1e-5, after=after and capped(after))
+    assert (("latent-weights-drift", "2") in fired) is ill
+
+
+def capped(after):
+    """Growth for three steps only: fivefold, not tenfold."""
+    return lambda net, step, watch: after(net, step, watch) if step < 3 else None
+
+
 class Annealed(nn.Linear):
     progress = 0.0
 

@@ -35,7 +35,7 @@ def record(*alerts, illness="planted", n=1000):
 @pytest.mark.slow
 def test_a_short_run_finds_all_and_leaves_the_healthy_alone(tmp_path, capsys):
     path = tmp_path / "found.json"
-    assert main(["--quick", "--json", str(path)]) == 0
+    assert main(["--short", "--json", str(path)]) == 0
     found = json.loads(path.read_text())
     assert all(case["steps_to_alert"] is not None for case in found["cases"])
     assert all(case["right_cause"] for case in found["cases"])

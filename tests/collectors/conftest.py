@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikewatch.collectors.synapses import SynapseObserver
 from spikewatch.finding import find_observers
 from spikewatch.layers import Layer
 from spikewatch.observing import OnHost
@@ -24,7 +25,8 @@ class Listener:
         self.confirmed: list[Layer] = []
         found = find_observers(model, named=named or {})
         self.observers = {o.layer.name: o for o in found if o.layer.kind != "synapse"}
-        self.synapses = {o.layer.name: o for o in found if o.layer.kind == "synapse"}
+        unlisted = [o for o in found if o.layer.kind == "synapse"]
+        self.synapses = {o.layer.name: o for o in unlisted if isinstance(o, SynapseObserver)}
         for observer in found:
             observer.start(self)
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import spikewatch
+from spikewatch.collectors.axes import infer_axes
 from spikewatch.errors import AttachError
 
 
@@ -179,3 +180,130 @@ def test_a_candidate_inside_a_checkpoint_is_still_recognised(listen):
     net(torch.randn(40, 5, requires_grad=True)).sum().backward()
     assert [(x.name, x.kind) for x in heard.confirmed] == [("act", "spiking")]
     assert heard.flush("act", "gradients")["n_grad"] == 200
+
+
+class Binarize(nn.Module):
+    """A weight quantizer, as many repositories have one: its code is that of a spike."""
+
+    def forward(self, w):
+        return 0.1 * Sign.apply(w)
+
+
+class Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w):
+        return w.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+@pytest.mark.parametrize(
+    "of", [lambda w: w, lambda w: w.view(-1), lambda w: (w - w.mean()) / w.std()]
+)
+def test_what_quantizes_a_weight_is_no_neuron(listen, of):
+    class Layer(nn.Linear):
+        def __init__(self):
+            super().__init__(16, 16)
+            self.quantize = Binarize()
+
+        def forward(self, x):
+            w = self.quantize(of(self.weight)).view_as(self.weight)
+            return nn.functional.linear(x, w, self.bias)
+
+    net = nn.Sequential(nn.Linear(6, 16), Layer(), Heaviside())
+    heard = listen(net)
+    for _ in range(2):
+        net(torch.randn(32, 6)).sum().backward()
+    assert heard.spiking == ["2"]
+    assert ("1.quantize", "spiking") not in [(x.name, x.kind) for x in heard.confirmed]
+
+
+def test_a_function_may_return_more_than_its_spikes(listen):
+    class SpikeAndThreshold(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u > 0).to(u.dtype), u.mean()
+
+        @staticmethod
+        def backward(ctx, gradient, of_threshold):
+            (u,) = ctx.saved_tensors
+            return gradient / (1 + 10 * u.abs()) ** 2 + of_threshold / u.numel()
+
+    class Neuron(nn.Module):
+        def forward(self, u):
+            self.seen = u.detach()
+            return SpikeAndThreshold.apply(u)[0]
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), Neuron())
+    heard = listen(net)
+    net(torch.randn(32, 6)).sum().backward()
+    row = heard.flush("1", "gradients")
+    slope = 1 / (1 + 10 * net[1].seen.abs()) ** 2
+    assert row["sum_sg"] == pytest.approx(slope.sum().item(), rel=1e-5)
+
+
+class StraightThrough(nn.Module):
+    """A loop over time without a state, a function or a part, as in the code of Ternary Spike."""
+
+    def __init__(self):
+        super().__init__()
+        self.V_th = 1.0
+        self.fire_ratio = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        u, out = torch.zeros_like(x[0]), []
+        for current in x:
+            u = 0.25 * u + current
+            hard = u.sign() * ((u / self.V_th).abs() >= 0.5)
+            soft = (u / self.V_th).clamp(-1, 1)
+            spikes = (hard - soft).detach() + soft
+            u = u * (1 - spikes.abs())
+            out.append(spikes * self.fire_ratio)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(("dim", "axes"), [(0, "TB*"), (1, "BT*"), (-1, "B*T"), (-3, "TB*")])
+def test_a_stack_of_time_steps_has_its_axis_where_it_was_stacked(dim, axes):
+    steps = [torch.randn(2, 3, requires_grad=True) for _ in range(4)]
+    assert infer_axes(torch.stack(steps, dim), []) == axes
+
+
+class Shrink(nn.Module):
+    """A threshold too, and no neuron."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = 0.5
+
+    def forward(self, x):
+        return x * (x.abs() > self.threshold)
+
+
+class Gate(nn.Module):
+    """Lets the spikes of a neuron before it pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = 0.5
+
+    def forward(self, x):
+        return x * (x.abs() > self.threshold)
+
+
+def test_spikes_by_a_straight_through_trick_are_seen_where_there_is_a_threshold(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), StraightThrough(), Gate(), nn.Linear(16, 16), Shrink())
+    heard = listen(net)
+    for _ in range(2):
+        net(4 * torch.randn(5, 32, 6)).sum().backward()
+    assert [(x.name, x.kind) for x in heard.confirmed] == [("1", "spiking")]
+    assert heard.spiking == ["1"]
+    row = heard.tables("1")
+    assert (row["spikes"]["n_neurons"], row["spikes"]["n_obs"]) == (16, 2 * 5 * 32)
+    assert row["spikes"]["n_positive"] > 0 < row["spikes"]["n_spikes"] - row["spikes"]["n_positive"]
+    assert row["amplitudes"]["sum_amplitude"] == pytest.approx(0.7)
+    assert row["dynamics"]["sum_threshold"] == 1.0

@@ -66,6 +66,7 @@ TRANSITION_METRICS = {
     "zero_retention_frac",
     "never_flipped_frac",
 }
+ESTIMATOR_METRICS = {"estimator_cosine", "deadzone_reached_frac"}
 SCALES_THAT_LEARN = {"ttq": 2, "lsq": 1, "tequila": 1}
 
 
@@ -206,6 +207,7 @@ def test_latent_weights_and_their_transitions_are_seen(model, layer, trained):
     assert seen.shown("weights", layer)[0] >= DEAD_WEIGHTS
     assert seen.shown("latent", layer)[0] == LATENT_METRICS
     assert seen.shown("transitions", layer)[0] >= TRANSITION_METRICS
+    assert seen.shown("estimator", layer)[0] >= ESTIMATOR_METRICS
     latent = seen.tables["latent"].filter(layer=layer, phase="train").sort("step")
     assert 4 < latent["sqnr_fitted_db"].drop_nulls().last() < 12
     assert 0.3 < latent["boundary_pileup"].drop_nulls().last() < 2
@@ -221,6 +223,15 @@ def test_scales_that_learn_get_a_gradient(model, n, trained):
     weights = trained(model).tables["weights"].filter(layer="3")
     assert weights["n_learnable_scales"].drop_nulls().unique().to_list() == [n]
     assert weights["scale_without_gradient_frac"].drop_nulls().unique().to_list() == [0]
+
+
+@pytest.mark.parametrize(("model", "layer"), pairs(TERNARY_WEIGHTS))
+def test_gradients_get_through_every_quantizer(model, layer, trained):
+    estimator = trained(model).tables["estimator"].filter(layer=layer)
+    assert estimator["estimator_cosine"].drop_nulls().min() > 0.2
+    assert estimator["deadzone_reached_frac"].drop_nulls().unique().to_list() == [1.0]
+    turned = estimator["scale_gradient_turned_frac"].drop_nulls().unique().to_list()
+    assert turned == ([0.0] if model == "ttq" else [])
 
 
 def test_the_stage_of_an_annealing_is_seen_to_rise(trained):

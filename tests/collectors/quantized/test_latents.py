@@ -182,9 +182,9 @@ def test_an_update_is_measured_from_the_forward_pass_to_the_end_of_the_step(most
     reader.read(Weights(t, latent, "tensor", layer, most_tracked=most_tracked))
     with torch.no_grad():
         layer.weight += 0.01 * delta  # as an optimizer does: in place
-    ended = reader.end(layer, layer.weight.detach()).tables["latent"]
+    ended = reader.end(layer, layer.weight.detach(), None).tables["latent"]
     assert float(ended["median_update_ratio"]) == pytest.approx(0.01, rel=1e-3)
-    assert reader.end(layer, layer.weight.detach()) is None  # nothing is held any more
+    assert reader.end(layer, layer.weight.detach(), None) is None  # nothing is held any more
 
 
 @pytest.mark.parametrize("most_tracked", [10**6, 500])
@@ -192,11 +192,11 @@ def test_a_shard_is_not_taken_for_the_whole(most_tracked):
     layer, reader = nn.Linear(60, 40), UpdateRatio()
     latent = layer.weight.detach()
     reader.read(Weights(ternarize(latent), latent, "tensor", layer, most_tracked=most_tracked))
-    assert reader.end(layer, latent[:20]) is None
+    assert reader.end(layer, latent[:20], None) is None
 
 
 def test_an_evaluation_holds_nothing():
     layer, reader = nn.Linear(6, 4), UpdateRatio()
     t = ternarize(layer.weight.detach())
     reader.read(Weights(t, layer.weight.detach(), "tensor", layer, phase="eval"))
-    assert reader.end(layer, layer.weight.detach()) is None
+    assert reader.end(layer, layer.weight.detach(), None) is None

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from spikewatch.collectors.quantized import level_sums
+from spikewatch.collectors.quantized import level_sums, pieces
 from spikewatch.collectors.quantized.counts import LevelCounts
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.zoo.ternary_linear import ternarize
@@ -30,8 +30,8 @@ def test_a_dead_channel_of_a_convolution_is_dead_in_its_whole_kernel():
     weight[0, 0, 1, 1] = weight[2, 0, 0, 0] = 1
     row = counts(weight, module=nn.Conv2d(2, 3, 2))
     assert (row["n_dead_rows"], row["n_dead_columns"]) == (1, 1)
-    transposed = counts(weight, module=nn.ConvTranspose2d(3, 2, 2))
-    assert (transposed["n_rows"], transposed["n_columns"]) == (2, 3)
+    transposed = counts(weight, module=nn.ConvTranspose2d(2, 3, 2))  # a view, outputs first
+    assert (transposed["n_rows"], transposed["n_columns"]) == (3, 2)
     assert (transposed["n_dead_rows"], transposed["n_dead_columns"]) == (1, 1)
 
 
@@ -40,6 +40,9 @@ def test_each_group_of_a_convolution_has_inputs_of_its_own():
     weight[2:, 1] = 0  # nobody hears the second input of the second group
     row = counts(weight, module=nn.Conv2d(4, 4, 1, groups=2))
     assert (row["n_columns"], row["n_dead_columns"]) == (4, 1)
+    row = counts(weight, module=nn.ConvTranspose2d(4, 4, 1, groups=2))  # (in, out of a group, *)
+    assert (row["n_rows"], row["n_dead_rows"]) == (4, 1)
+    assert (row["n_columns"], row["n_dead_columns"]) == (4, 0)
 
 
 def test_not_a_number_is_on_no_side_and_is_counted():
@@ -60,7 +63,7 @@ def test_pieces_are_counted_as_the_whole_is(seed, shape, dtype, piece):
     q = ternarize(w, by_row=True).to(dtype)
     w = w.to(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(level_sums, "_PIECE", {"cpu": piece})
+        patch.setitem(pieces.PIECE, "cpu", piece)
         sums = level_sums.level_sums(q)
         deltas = level_sums.unit_deltas(q, w, q[0].numel())
     rows = q.flatten(1).double()

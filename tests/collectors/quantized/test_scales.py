@@ -53,9 +53,13 @@ def test_a_scale_without_gradient_is_counted_row_by_row(listen):
 def test_a_scale_that_is_not_positive_is_told(listen):
     torch.manual_seed(0)
     layer = TTQLinear(40, 30)
+    heard = listen(nn.Sequential(layer))
+    layer(torch.randn(8, 40))
+    assert heard.flush("0", "weights")["n_scales_not_positive"] == 0
     with torch.no_grad():
         layer.w_p.zero_()
-    assert trained(listen, layer)[0]["n_scales_not_positive"] == 1
+    layer(torch.randn(8, 40))
+    assert heard.flush("0", "weights")["n_scales_not_positive"] == 1
 
 
 def test_without_a_backward_pass_nothing_is_said(listen):

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
+from spikewatch.collectors.quantized.pieces import PIECE
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.collectors.quantized.sampling import strata, take
 from spikewatch.collectors.quantized.transitions import Transitions
@@ -253,5 +254,8 @@ def test_a_sampled_rate_is_near_that_of_all_weights():
 def test_pieces_add_up_to_the_whole(pieces, monkeypatch):
     history = random_walk(80, 500, 0.05)
     whole = follow(history)
-    monkeypatch.setattr("spikewatch.collectors.quantized.transitions._PIECE", pieces)
-    assert follow(history) == whole
+    monkeypatch.setitem(PIECE, "cpu", pieces)
+    assert follow([h.reshape(100, 5) for h in history]) == whole
+    few = follow(history, most_tracked=300)
+    monkeypatch.setattr("spikewatch.collectors.quantized.reading._FOLLOWED_AT_ONCE", pieces)
+    assert follow(history, most_tracked=300) == few

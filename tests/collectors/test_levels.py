@@ -1,0 +1,70 @@
+"""What levels weights have: how many, shared by what, and none where there are none."""
+
+import pytest
+import torch
+
+from spikewatch.collectors.levels import judge
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
+
+
+def rounded(w, bits, size, *, dtype=torch.float32):
+    """Symmetric rounding to `bits`, with a scale for each `size` neighbours."""
+    most = 2 ** (bits - 1)
+    parts = w.reshape(-1, size)
+    scale = parts.abs().amax(1, keepdim=True) / (most - 0.5)
+    return ((parts / scale).round().clamp(-most, most - 1) * scale).reshape(w.shape).to(dtype)
+
+
+def absmean(w, size):
+    parts = w.reshape(-1, size)
+    scale = parts.abs().mean(1, keepdim=True)
+    return ((parts / scale).round().clamp(-1, 1) * scale).reshape(w.shape)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("size", [32, 64, 96, 128])
+def test_groups_are_not_taken_for_rows_with_more_bits(bits, size):
+    """Two groups of a row have few levels together as well, but on no grid."""
+    for n_groups in (2, 3, 40):
+        found = judge(rounded(gaussian(24, n_groups * size), bits, size))
+        assert str(found) == f"{bits} bit, a scale a group"
+        assert found.group == size
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 128])
+def test_ternary_groups_are_known_at_any_place_of_long_rows(size):
+    found = judge(absmean(gaussian(24, 40 * size), size))
+    assert (found.form, found.granularity) == ("ternary", "group")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("n", [64, 288, 384, 512, 4096])
+def test_rows_are_not_taken_for_groups(bits, n, dtype):
+    assert str(judge(rounded(gaussian(24, n), bits, n, dtype=dtype))) == (
+        f"{bits} bit, a scale a row"
+    )
+
+
+@pytest.mark.parametrize(("bits", "n"), [(4, 9), (4, 16), (8, 12), (8, 16), (8, 27)])
+def test_of_short_rows_all_together_are_evidence(bits, n):
+    """None of them alone has many of the levels, and few of them have two next to each other."""
+    assert str(judge(rounded(gaussian(64, n), bits, n))) == f"{bits} bit, a scale a row"
+
+
+def test_weights_half_of_which_are_beyond_the_ends_have_their_bits():
+    """A scale by the median: of a row few are left to tell of the grid."""
+    w = gaussian(32, 64)
+    q = (w * 128 / w.abs().median()).round().clamp(-128, 127)
+    assert str(judge(q)) == "8 bit, one scale"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 3), (64, 9), (8, 16), (500, 16), (64, 288), (64, 4096)])
+def test_full_precision_is_no_number_of_bits(shape, dtype):
+    for seed in range(10):
+        assert str(judge(gaussian(*shape, seed=seed).to(dtype))) == "full precision"
+        assert str(judge(torch.rand(shape).to(dtype) - 0.5)) == "full precision"
