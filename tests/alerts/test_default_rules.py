@@ -311,10 +311,21 @@ def told(rows, *, layers):
 
 
 @pytest.mark.parametrize(
-    "name", ["restless-weights", "ternary-collapse", "latent-weights-drift", "nearly-binary"]
+    "name",
+    [
+        "restless-weights",
+        "ternary-collapse",
+        "latent-weights-drift",
+        "nearly-binary",
+        "dead-neurons",
+        "surrogate-too-narrow",
+        "learns-nothing",
+        "amplitude-too-large",
+    ],
 )
 def test_what_makes_all_layers_ill_alike_is_one_alert(wide, name):
-    rows = wide(range(60), fc=SICK[name][1]).filter(layer="fc")
+    of, counters = SICK[name]
+    rows = wide(range(60), **{of: counters}).filter(layer=of)
     layers = [f"block{i}" for i in range(12)]
     all_rows = pl.concat([rows.with_columns(layer=pl.lit(layer)) for layer in layers])
     assert told(all_rows, layers=layers) == [(name, "block0")]
