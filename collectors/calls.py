@@ -1,6 +1,6 @@
 """What an instrument sees: a forward call, the layer that it reads, and which time step it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter as time_now
 from typing import Any
@@ -90,6 +90,7 @@ class Subject:
         dead: 1 where a neuron is dead as of the latest flush, else 0, [*neurons]; None without
             evidence.
         step: Events of each neuron in the step that is flushed, and observations of each.
+        widths: How many outputs the model's layers with weights have.
     """
 
     library: Library
@@ -99,6 +100,18 @@ class Subject:
     dead: Tensor | None = None
     step: tuple[Tensor, int] | None = None
     fault: Callable[[Exception], None] = _raise
+    widths: frozenset[int] = frozenset()
+
+    def channel_axis(self, shape: Sequence[int]) -> int | None:
+        """Which axis of neurons of that shape is that of channels.
+
+        All places of an image share the weights of a channel, as all tokens of a sequence do. Of
+        two axes, tokens and channels, that of channels is as long as a layer has outputs.
+        """
+        if len(shape) == 2:
+            wide = [axis for axis, n in enumerate(shape) if n in self.widths]
+            return wide[0] if len(wide) == 1 else None
+        return 0 if len(shape) > 2 else None
 
     def in_backward(self, body: Callable[..., None]) -> Hook:
         """A hook for a tensor or a node of the autograd graph: timed, and never raising."""

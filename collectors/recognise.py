@@ -28,6 +28,9 @@ from .quantized.adapters import QUANTIZERS
 _APPLIED = {"forward", "backward", "setup_context"}
 
 
+_WIDTHS = ("out_features", "out_channels", "num_features", "embedding_dim")
+
+
 @dataclass(frozen=True)
 class Found:
     """A module that makes spikes, or may; `by` what, if it is a candidate."""
@@ -53,6 +56,12 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
         elif (hit := _recognise(name, module, libraries)) is not None:
             found.append(hit)
     return found
+
+
+def output_widths(model: nn.Module) -> frozenset[int]:
+    """How many outputs the layers of a model with weights have, as PyTorch's classes call it."""
+    found = [vars(m).get(a) for m in nn.Module.modules(model) for a in _WIDTHS]
+    return frozenset(n for n in found if isinstance(n, int))
 
 
 def _inside(name: str, outer: str) -> bool:

@@ -3,7 +3,7 @@
 Streaming and bounded: a few vectors of one entry per neuron, whatever the number of steps. A neuron
 is dead when it had no event in the shortest run of latest observed steps that holds enough
 observations; that is the same as a count of observations since its last event, which one vector
-keeps. Nothing is copied to the host here.
+keeps. Of a sample's time steps no more than some count. Nothing is copied to the host here.
 
 Flags are kept as floats: comparing into a bool tensor takes eight times as long as comparing into
 a float one (torch 2.13, AVX-512), and sums of bools are slower still.
@@ -12,7 +12,7 @@ a float one (torch 2.13, AVX-512), and sums of bools are slower still.
 import torch
 from torch import Tensor
 
-from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, SATURATED_RATE_FRAC
+from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, MOST_OBS_A_SAMPLE, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters, Counts
 
 from .calls import Call, Subject
@@ -45,11 +45,13 @@ class SpikeCounts:
         self._n_gathered = 0
         self._dims: tuple[int, ...] = ()
         self._binary = True  # as far as has been seen
+        self._length = _SampleLength()
 
     def add(self, call: Call) -> None:
         """Count the events of one call."""
         if call.again:
             return
+        self._length.add(call)
         spikes, dims = call.values, call.axes.dims
         if 4 * spikes.numel() > _PIECE or spikes.numel() == 0:
             self._count(spikes, dims)
@@ -134,37 +136,69 @@ class SpikeCounts:
             self._tally.names: self._tally.take(),
         }
         if self._streaks is None:
-            self._streaks = _Streaks(events)
-        self._streaks.add(events, n_obs)
+            self._streaks = _Streaks(events, self._subject.channel_axis(events.shape))
+        self._streaks.add(events, n_obs, length=self._length.take())
         verdicts = self._streaks.verdicts()
         self._subject.dead = self._streaks.dead
         return Counts({"spikes": counters | verdicts})
 
 
-class _Streaks:
-    """For how many observations each neuron has been silent, or saturated, until now."""
+class _SampleLength:
+    """Time steps of a sample, as far as they are known: calls are numbered in some steps only."""
 
-    def __init__(self, events: Tensor) -> None:
+    def __init__(self) -> None:
+        self._latest: float | None = None
+        self._n_calls = self._n_starts = 0
+
+    def add(self, call: Call) -> None:
+        """Take in a call."""
+        if call.axes.time is not None:
+            self._latest = call.n_steps
+        elif call.time is not None:
+            self._n_calls += 1
+            self._n_starts += call.starts_sample
+
+    def take(self) -> float | None:
+        """The latest that is known; calls are counted anew."""
+        if self._n_starts:
+            self._latest = self._n_calls / self._n_starts
+        self._n_calls = self._n_starts = 0
+        return self._latest
+
+
+class _Streaks:
+    """For how many observations each neuron has been silent, or saturated, until now.
+
+    Args:
+        events: Events of each neuron.
+        channel_axis: Which axis of the neurons is that of channels; None where they have none.
+    """
+
+    def __init__(self, events: Tensor, channel_axis: int | None) -> None:
         self._obs = events.new_zeros((2, *events.shape))  # silent for so many; saturated
         self._keep = torch.empty_like(self._obs)
         # 1 where a neuron is dead; saturated; never fired.
         self._flags = events.new_ones((3, *events.shape))
+        self._channel_axis = channel_axis
         self._total = 0
-        self._window = 0
+        self._window = self._window_obs = 0
 
     @property
     def dead(self) -> Tensor | None:
         """1 where a neuron is dead; None without evidence. Valid until the next step."""
         return self._flags[0] if self._total >= DEAD_EVIDENCE_OBS else None
 
-    def add(self, events: Tensor, n_obs: int) -> None:
-        """Take in an observed step."""
+    def add(self, events: Tensor, n_obs: int, *, length: float | None) -> None:
+        """Take in an observed step, whose samples have so many time steps."""
+        share = min(1.0, MOST_OBS_A_SAMPLE / length) if length else 1.0
+        n_counted = max(1, round(share * n_obs))
         torch.eq(events, 0, out=self._keep[0])
         torch.ge(events, SATURATED_RATE_FRAC * n_obs, out=self._keep[1])
         self._flags[2].mul_(self._keep[0])
-        self._obs.add_(n_obs).mul_(self._keep)
-        self._total += n_obs
-        self._window += n_obs
+        self._obs.add_(n_counted).mul_(self._keep)
+        self._total += n_counted
+        self._window += n_counted
+        self._window_obs += n_obs
 
     def verdicts(self) -> Counters:
         """Counters that need evidence; a bitmap where a window of it is full."""
@@ -175,12 +209,12 @@ class _Streaks:
         torch.ge(self._obs, DEAD_EVIDENCE_OBS, out=self._flags[:2])
         sums = self._flags.flatten(1).sum(1, dtype=torch.float64)
         verdicts["n_dead", "n_saturated", "n_never_fired"] = sums
-        if self._flags.dim() > 3:  # [channel, height, width]: a channel is dead if all of it is
-            dead_channels = self._flags[0].flatten(1).amin(1)
+        if self._channel_axis is not None:  # a channel is dead if all of it is
+            dead_channels = self._flags[0].movedim(self._channel_axis, 0).flatten(1).amin(1)
             verdicts["n_channels"] = dead_channels.numel()
             verdicts["n_dead_channels"] = dead_channels.sum()
         if self._window >= DEAD_EVIDENCE_OBS:
             verdicts["silent"] = pack_bits(self._obs[0] >= self._window)
-            verdicts["silent_n_obs"] = self._window
-            self._window = 0
+            verdicts["silent_n_obs"] = self._window_obs
+            self._window = self._window_obs = 0
         return verdicts

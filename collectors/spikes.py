@@ -19,7 +19,7 @@ from .candidates import Candidate
 from .hooks import Hook, in_recomputation, why_unreadable
 from .lane import Lane
 from .library import unknown_start
-from .recognise import Found, find_spiking
+from .recognise import Found, find_spiking, output_widths
 from .sites import Sites
 from .surrogate import surrogate_nodes
 
@@ -41,13 +41,16 @@ def find(
     """An observer for each spiking layer and each candidate (see `recognise`)."""
     claims: set[int] = set()
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
-    return [SpikeObserver(f, claims) for f in found]
+    widths = output_widths(model)
+    return [SpikeObserver(f, claims, widths) for f in found]
 
 
 class SpikeObserver:
     """Watches one spiking layer, or a candidate until it is known what it is."""
 
-    def __init__(self, found: Found, claims: set[int]) -> None:
+    def __init__(
+        self, found: Found, claims: set[int], widths: frozenset[int] = frozenset()
+    ) -> None:
         self.layer = Layer(
             name=found.name,
             kind=found.kind,
@@ -69,7 +72,12 @@ class SpikeObserver:
         self._session: Session | None = None
         self._rejected = False
         self._subject = Subject(
-            found.library, self._module_if_read, self._tell, self._spent, fault=self._fault
+            found.library,
+            self._module_if_read,
+            self._tell,
+            self._spent,
+            fault=self._fault,
+            widths=widths,
         )
         self._sites: dict[str, Sites] = {}  # by phase
         self._lanes: dict[str, Lane] = {}  # by phase

@@ -17,6 +17,19 @@ from spikewatch.metrics.declare import Table
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 _BAD = {"high": "high", "low": "low", "outside": "either way", "none": ""}
+_WITHOUT_RULE = {
+    "rates that are not log-normal": "no training aims at it; behind BatchNorm neurons fire alike.",
+    "less than 0.1 bit a slot": "that is a rate below 1 %, or near 1; `low-rate` and `high-rate`.",
+    "neurons that never fire on the test set": "in training they are dead as well.",
+    "first spikes that come later, or not at all": "a training moves them by more than the usual "
+    "20 %, and of ten outputs nine are silent where the tenth is right.",
+    "a support of more than 90 %": "the default surrogates of snnTorch and SpikingJelly have it.",
+    "a decay above 0.999": "integrate-and-fire neurons have no leak.",
+    "updates of more than 5 % of Δ": "what comes of them is told: `restless-weights`.",
+    "a jump of the annealing": "schedules in stages jump on purpose.",
+    "few ternary weights, inputs that are no spikes, more energy than without spikes": "so it is "
+    "built; see `model_ternary_frac`, `mac_frac`, `energy_ratio_compute`.",
+}
 _SEVERITIES = {"critical": "learning is lost", "warning": "it suffers", "info": "look at it"}
 
 
@@ -56,7 +69,13 @@ def rules_page() -> str:
         "`spikewatch rules explain NAME` says the same of one on the terminal, with the metrics it "
         "looks at.\nAny can be changed or muted, see [Alert rules](../README.md#alert-rules).\n"
     )
-    return "\n".join([head, *map(_rule_section, load_rules())])
+    without = [
+        "## Signs without a rule\n",
+        "Often called unhealthy, and in [metrics.md](metrics.md); there is no rule, because\n",
+        *(f"- **{sign}**: {why}" for sign, why in _WITHOUT_RULE.items()),
+        "",
+    ]
+    return "\n".join([head, *map(_rule_section, load_rules()), *without])
 
 
 def _rule_section(rule: Rule) -> str:

@@ -2,9 +2,11 @@
 
 import argparse
 import difflib
+import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from .commands import check, demo, export, ls, query, replay, report, rules, show, tail
@@ -30,9 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     if argv is None:  # as a program of its own: end in good order, and the page with it
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        _print_what_can_be_printed()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-`
+            sys.stdout.flush()
     except SpikewatchError as error:
         print(f"spikewatch: {error}", file=sys.stderr)
         return 2
@@ -45,7 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"spikewatch: {error}", file=sys.stderr)
         return 2
+    except Exception:  # noqa: BLE001 - a fault of ours is no alert: 1 would say so
+        traceback.print_exc()
+        return 2
     return code
+
+
+def _print_what_can_be_printed() -> None:
+    """Where the terminal or the file knows no ∂ and no box, a ? stands for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _run(argv: list[str]) -> int:

@@ -11,6 +11,9 @@ from .errors import AttachError
 BUDGET_FRAC = 0.01
 # Credit at the start: the first steps tell most, and a short run should be seen as well.
 BURST_S = 0.2
+# Of all that is earned evaluations get this part, and more only where training leaves it over: each
+# begins with a pass that is observed, and would else take all there is.
+EVALUATIONS_FRAC = 0.25
 # Once half of that is gone, the next observed step is at least this part of a run's length away.
 _THIN_OUT = 4
 # Rates first: the first observed steps have all readings, later ones the dear ones now and then.
@@ -26,11 +29,14 @@ class Sampler(Protocol):
     def observe(self, step: int) -> bool:
         """Whether step `step` is to be observed."""
 
+    def observe_evaluation(self, n: int) -> bool:
+        """Whether forward pass number `n` of an evaluation, from 0, is to be observed."""
+
     def detailed(self) -> bool:
         """Whether the dear readings (σ′, membrane, histograms) are due in the step just chosen."""
 
-    def spent(self, seconds: float) -> None:
-        """Take note that observing cost the training thread so much time."""
+    def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
+        """Take note that observing cost so much time, and how much of that evaluations did."""
 
 
 class _Detail:
@@ -59,7 +65,11 @@ class Fixed(_Detail):
         self._n_observed += chosen
         return chosen
 
-    def spent(self, seconds: float) -> None:
+    def observe_evaluation(self, n: int) -> bool:
+        """As of steps."""
+        return self.observe(n)
+
+    def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Cost does not matter here."""
 
 
@@ -84,26 +94,38 @@ class Budget(_Detail):
         self.frac = frac
         self.burst_s = burst_s
         self._clock = clock
-        self._credit_s = burst_s
+        self._credit_s = self._earned_s = burst_s
+        self._evaluations_s = 0.0
         self._last_s = clock()
         self._due = 0
 
     def observe(self, step: int) -> bool:
         """True for step 0, and for as many others as the credit pays for."""
-        now = self._clock()
-        earned = self.frac * (now - self._last_s)
-        self._credit_s = min(self.burst_s, self._credit_s + earned)
-        self._last_s = now
-        rich = self._credit_s > self.burst_s / 2
+        rich = self._earn()
         chosen = step == 0 or rich or (self._credit_s > 0 and step >= self._due)
         if chosen:
             self._due = max(self._due, step + max(1, step // _THIN_OUT))
             self._n_observed += 1
         return chosen
 
-    def spent(self, seconds: float) -> None:
+    def observe_evaluation(self, n: int) -> bool:
+        """True for the first pass, and for as many others, as the part of evaluations pays for."""
+        pays = self._earn() or self._evaluations_s <= EVALUATIONS_FRAC * self._earned_s
+        return pays and self.observe(n)
+
+    def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Take `seconds` out of the bucket; it may go into debt."""
         self._credit_s -= seconds
+        self._evaluations_s += on_evaluations
+
+    def _earn(self) -> bool:
+        """Put in what the time has earned; whether half of the bucket is full."""
+        now = self._clock()
+        earned = self.frac * (now - self._last_s)
+        self._credit_s = min(self.burst_s, self._credit_s + earned)
+        self._earned_s += earned
+        self._last_s = now
+        return self._credit_s > self.burst_s / 2
 
 
 def make_sampler(every: int | str) -> Sampler:

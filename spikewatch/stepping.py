@@ -49,6 +49,7 @@ class Stepping:
         self._unseen = Unseen(model, self.session)
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
+        self._evals_s = 0.0  # what observing evaluations cost since the latest step ended
         self._root_hooks: list[Any] = []
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
         self._sees = True  # a forward pass was seen in this step
@@ -140,14 +141,22 @@ class Stepping:
             if training:
                 # What an evaluation counted is flushed when the step ends: one row for each step.
                 session.active = self._train_active
+                self._count_evaluations()
             elif not step_ended:
-                # Evaluation is sampled by its own forward passes; the first one is observed.
-                self._observe(self._n_evals)
+                # Evaluation is sampled by its own forward passes.
+                session.active = self._sampler.observe_evaluation(self._n_evals)
+                session.detailed = self._sampler.detailed()
                 self._n_evals += 1
             self._listen(session.active)
             clock.see_forward()
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
+
+    def _count_evaluations(self) -> None:
+        """What was spent between two steps was spent on evaluations, if there were any."""
+        session = self.session
+        if session.eval_pending and not self._evals_s:
+            self._evals_s = session.spent_s
 
     def _before_replica(self, phase: str) -> None:
         """DataParallel: replicas share the hooks, and run side by side, in threads of their own."""
@@ -179,11 +188,14 @@ class Stepping:
                 self._tell_what_is_unseen()
             self._sees = True
             if session.eval_pending:
+                evaluated = time.perf_counter()
                 self._flush("eval")
+                self._evals_s += time.perf_counter() - evaluated
             session.step += 1
             own_s = session.spent_s + time.perf_counter() - began
-            self._sampler.spent(own_s + self._recorder.take_cpu_s())
-            session.spent_s = 0.0
+            own_s += self._recorder.take_cpu_s()
+            self._sampler.spent(own_s, on_evaluations=self._evals_s)
+            session.spent_s = self._evals_s = 0.0
             self._train_active = self._observe(session.step)
             if not self._root_is_called:
                 self._listen(True)

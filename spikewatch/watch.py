@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from . import process
 from .alerts.actions import Dispatcher
+from .alerts.channels import without_addresses
 from .alerts.guard import StepGuard
 from .errors import StoreError
 from .layers import Layer
@@ -171,7 +172,7 @@ class Watch:
             "runs",
             host=platform.node(),
             pid=os.getpid(),
-            script=" ".join(sys.argv)[:1000],
+            script=without_addresses(" ".join(sys.argv))[:1000],
             every=str(every),
             torch_version=str(torch.__version__),
             spikewatch_version=_version(),

@@ -55,6 +55,51 @@ def test_ls_json_is_what_the_store_says(spikewatch_command, folder):
     assert runs[1]["n_fired_critical"] == 0 < runs[0]["n_fired_critical"]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "argv", [["ls"], ["query"], ["rules", "explain", "dead-layer"], ["tail", "well", "--once"]]
+)
+def test_what_a_terminal_cannot_show_is_no_error(folder, encoding, argv):
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "SPIKEWATCH_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "spikewatch", *argv], env=environment, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+
+
+def test_a_closed_output_changes_no_exit_code(folder):
+    code = "import os, sys; os.close(1); sys.stdout = None"
+    done = subprocess.run(
+        command_line("check", "ill", "--dir", folder, code=code), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_fault_of_ours_is_no_alert(folder):
+    code = "import spikewatch.store as s; s.open_store = None"
+    done = subprocess.run(
+        command_line("check", "ill", "--dir", folder, code=code), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "TypeError" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"SPKWJNL1" + b"x" * 5000])
+def test_a_run_of_which_nothing_can_be_read_is_not_called_missing(
+    spikewatch_command, tmp_path, content
+):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "rank-0.journal").write_bytes(content)
+    for argv in (["check"], ["check", "broken"], ["report", "broken"], ["replay"]):
+        code, _, err = spikewatch_command(*argv, "--dir", tmp_path)
+        assert code == 2
+        assert "Of run 'broken' nothing can be read" in err
+    code, out, _ = spikewatch_command("ls", tmp_path)
+    assert code == 0
+    assert "Of run 'broken' nothing can be read" in out
+
+
 def test_ls_of_an_empty_folder_says_so(spikewatch_command, tmp_path):
     code, out, _ = spikewatch_command("ls", tmp_path)
     assert (code, out) == (0, f"No runs in {tmp_path} yet.\n")

@@ -57,7 +57,7 @@ def test_check_says_that_a_file_is_right_or_tells_every_mistake(command, rules, 
     assert (code, f"{rules} is right" in out) == (0, True)
     rules.write_text(rules.read_text().replace("mfr", "mrf").replace("low-rate", "low-rat"))
     code, out, err = command("rules", "check", rules)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "2 mistakes" in err
     code, _, err = command("rules", "check", tmp_path / "none.toml")
     assert code == 2

@@ -63,6 +63,30 @@ def test_a_long_run_is_observed_evenly():
     assert 60 <= min(gaps) <= max(gaps) <= 80  # 1 % of 10 ms pays 7 ms every 70 steps
 
 
+@pytest.mark.parametrize("apart", [20, 100, 1000])
+def test_evaluations_leave_most_of_the_budget_to_training(apart):
+    now, n_train, n_evals, spent = 0.0, 0, 0, 0.0
+    budget = Budget(0.01, burst_s=0.2, clock=lambda: now)
+    for step in range(20_000):
+        if step % apart == apart - 1:
+            for n in range(5):
+                chosen = budget.observe_evaluation(n)
+                assert chosen or n_evals  # the first one is always seen
+                if chosen:
+                    n_evals += 1
+                    budget.spent(0.15, on_evaluations=0.15)
+                    now, spent = now + 0.15, spent + 0.15
+                now += 0.05
+        if budget.observe(step):
+            n_train += 1
+            budget.spent(0.15)
+            now, spent = now + 0.15, spent + 0.15
+        now += 0.05
+    assert spent <= 0.2 + 0.01 * now + 2 * 0.15
+    assert n_train > 2 * n_evals
+    assert n_evals > 5
+
+
 @pytest.mark.parametrize(("every", "apart"), [(1, 16), (3, 15), (8, 16), (50, 50)])
 def test_the_dear_readings_come_at_first_and_then_every_sixteenth_step_or_so(every, apart):
     sampler = make_sampler(every)

@@ -22,7 +22,7 @@ THRESHOLDS = (
     "threshold", "v_threshold", "spike_threshold", "thresh", "_threshold", "v_th", "V_th", "vth",
 )  # fmt: skip
 STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
-_DECAYS = ("decay", "mem_decay", "v_decay", "beta")
+_DECAYS = ("decay", "mem_decay", "v_decay")
 _SURROGATES = (
     "surrogate",
     "surrogate_function",
@@ -79,7 +79,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
     words = [w for w in _own(module, _RESETS) if isinstance(w, str)]
     return Dynamics(
         threshold=_threshold(module),
-        decay=next((plain(d) for d in _own(module, _DECAYS) if _is_decay(d)), None),
+        decay=_decay(module),
         reset=_RESET_WORDS.get(words[0]) if words else None,
         surrogate=next((surrogate_name(s) for s in _surrogates(module)), ""),
         learnable=learnable(module, besides=_WEIGHTS),
@@ -106,9 +106,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Tensor | int | float) and not isinstance(value, bool)
 
 
-def _is_decay(value: Number | Any) -> bool:
-    # β names the sharpness of a surrogate as well; a plain number above 1 is that.
-    return isinstance(value, Tensor) or (_is_number(value) and 0 <= value <= 1)
+def _decay(module: nn.Module) -> Number | None:
+    # A plain number far from [0, 1] is no decay: it is a time constant in steps; and β, which names
+    # the sharpness of a surrogate as well, is that above 1.
+    for names, low, high in ((_DECAYS, -1, 2), (("beta",), 0, 1)):
+        found = (plain(d) for d in _own(module, names) if _is_number(d))
+        fits = [d for d in found if isinstance(d, Tensor) or low <= d <= high]
+        if fits:
+            return fits[0]
+    return None
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:

@@ -5,11 +5,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from ..errors import AlertRaised
+from .callback import Callback
 from .channels import Channel
 from .lines import alert_line
 from .outbox import Outbox
@@ -34,7 +36,7 @@ class Dispatcher:
     Args:
         rules: Those that the engine judges by.
         on_alert: Called with each alert that is told, as a dict with the columns of the table
-            `alerts`.
+            `alerts`, in a thread of its own.
         on_checkpoint: Called, in the training loop, with each alert whose rule has the action
             `checkpoint`.
         raise_on_alert: Every critical alert asks for an exception, not only those of rules with the
@@ -58,7 +60,10 @@ class Dispatcher:
         self.should_stop = False
         self.on_trouble: Callable[[str], None] = lambda _: None
         self._actions = {rule.name: rule.actions for rule in rules}
-        self._on_alert = on_alert
+        self._callback: Callback | None = None
+        if on_alert is not None:
+            call = partial(self._call, "on_alert", on_alert)
+            self._callback = Callback(call, self._channel_trouble)
         self._on_checkpoint = on_checkpoint
         self._raise_on_alert = raise_on_alert
         self._failed: set[str] = set()
@@ -121,15 +126,16 @@ class Dispatcher:
         deadline = time.monotonic() + _CLOSE_S
         for outbox in self._outboxes:
             outbox.hurry()
-        for outbox in self._outboxes:
-            outbox.close(timeout_s=max(0.1, deadline - time.monotonic()))
+        closing = [*self._outboxes, *([self._callback] if self._callback else [])]
+        for part in closing:
+            part.close(timeout_s=max(0.1, deadline - time.monotonic()))
 
     def _tell(self, row: Alert) -> None:
         actions = self._actions.get(row["rule"], ())
         if "log" in actions:
             _say(row)
-        if "callback" in actions and self._on_alert is not None:
-            self._call("on_alert", self._on_alert, row)
+        if "callback" in actions and self._callback is not None:
+            self._callback.put(row)
         if "notify" in actions:
             for outbox in self._outboxes:
                 if outbox.channel.wants(row):

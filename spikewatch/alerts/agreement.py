@@ -14,6 +14,7 @@ import polars as pl
 
 from ..errors import RuleError
 from .expression import Condition
+from .mistakes import shown
 from .vocabulary import COLUMNS
 
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _N_ROWS = 256
+_OF_MANY_ROWS = " A condition sees one row; avg_over(x, n), min_over and max_over look back."
 _FLOATS = (None, float("nan"), float("inf"), float("-inf"), 0.0, 1.0, -1.0, 1e-12, 0.05, 0.3, 3.0)
 _INTS = (None, 0, 1, 2, 7, -3, 3000)
 _TEXTS = (None, "", "train", "eval", "lif1", "Loss")
@@ -50,7 +52,7 @@ def check_agreement(conditions: Iterable[tuple[str, Condition | None]]) -> None:
         con.execute("CREATE TABLE wide AS FROM probe")
         for rule, condition in new:
             if trouble := _disagreement(condition.plain, rows, con):
-                raise RuleError(f"rule {rule!r}: {condition.sql!r} {trouble}")
+                raise RuleError(f"rule {rule!r}: {shown(condition.sql)} {trouble}")
             _agreed.add(condition.plain)
 
 
@@ -72,7 +74,9 @@ def _disagreement(sql: str, rows: pl.DataFrame, con: "duckdb.DuckDBPyConnection"
         con.execute(f"SELECT 1 FROM wide WHERE ({sql}\n) LIMIT 0")  # noqa: S608 - one expression
         theirs = [x for (x,) in con.execute(f"SELECT ({sql}\n) FROM wide").fetchall()]  # noqa: S608
     except duckdb.Error as error:
-        return f"cannot be evaluated by DuckDB: {str(error).splitlines()[0]}"
+        why = str(error).splitlines()[0]
+        hint = _OF_MANY_ROWS if "aggregates" in why or "window functions" in why else ""
+        return f"cannot be evaluated by DuckDB: {why}{hint}"
     try:
         ours = rows.select(pl.sql_expr(sql).alias("x"))["x"].to_list()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

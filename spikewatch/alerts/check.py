@@ -10,8 +10,9 @@ import polars as pl
 from ..errors import RuleError
 from ..metrics import TABLES
 from ..metrics.wide import COLUMNS
-from .expression import own_counters, suggest
+from .expression import own_counters
 from .loading import load_rules
+from .mistakes import suggest
 from .replay import replay
 from .rule import SEVERITIES, Rule
 from .verdict import Verdict, judge, nothing

@@ -15,6 +15,7 @@ from .loading import load_rules
 from .machine import Machine
 from .moments import TOGETHER, Waiting, in_moments
 from .rule import Rule
+from .vocabulary import SIGNS_OF_LIFE
 
 
 class Engine:
@@ -47,7 +48,9 @@ class Engine:
                 self._machine.depths.setdefault(name, depth)
             if kind:
                 self._machine.kinds[name] = kind
-                if "@" not in name:  # one more site of a layer, which comes and goes
+                # One more site of a layer comes and goes; of a layer with weights of eight bits
+                # there are figures at some steps only.
+                if "@" not in name and kind != "quantized":
                     self._watched.add(name)
 
     def feed_tables(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -90,8 +93,11 @@ class Engine:
         return rest if now is None else pl.concat([rest, self.tick(now)])
 
     def never_judged(self) -> list[str]:
-        """Say of each rule that is not a shipped one, and that had nothing to judge, why."""
-        own = {rule.name for rule in self._own}
+        """Say of each rule that is not a shipped one, and that had nothing to judge, why.
+
+        A rule about silence is not meant: it is judged where there is some.
+        """
+        own = {r.name for r in self._own if not SIGNS_OF_LIFE.keys() >= set(r.condition.columns)}
         return [_why(r) for r in self._machine.never_judged() if r.name in own]
 
     def _take(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from operator import itemgetter, mul
 from statistics import median
 
 
@@ -10,8 +11,12 @@ MOST = 1000  # windows that a function may look back: bounds memory
 BASELINE = 20
 
 
+# These run for every row of every layer: sums without a generator take half the time.
+_step, _figure = itemgetter(0), itemgetter(1)
+
+
 def _mean(points: Sequence[Point]) -> float:
-    return math.fsum(y for _, y in points) / len(points)
+    return math.fsum(map(_figure, points)) / len(points)
 
 
 def _std(points: Sequence[Point]) -> float:
@@ -21,18 +26,19 @@ def _std(points: Sequence[Point]) -> float:
 
 def _slope(points: Sequence[Point]) -> float | None:
     """Least squares; None where all figures are of one step."""
-    x_mean, y_mean = math.fsum(x for x, _ in points) / len(points), _mean(points)
-    spread = math.fsum((x - x_mean) ** 2 for x, _ in points)
+    x_mean, y_mean = math.fsum(map(_step, points)) / len(points), _mean(points)
+    dx = [x - x_mean for x, _ in points]
+    spread = math.fsum(map(mul, dx, dx))
     if spread == 0:
         return None
-    return math.fsum((x - x_mean) * (y - y_mean) for x, y in points) / spread
+    return math.fsum(map(mul, dx, [y - y_mean for _, y in points])) / spread
 
 
 # Name: what it computes, and what that is.
 FUNCTIONS: dict[str, tuple[Callable[[Sequence[Point]], float | None], str]] = {
     "avg_over": (_mean, "avg_over(x, n): mean of the latest n figures, this one included"),
-    "min_over": (lambda p: min(y for _, y in p), "min_over(x, n): least of the latest n"),
-    "max_over": (lambda p: max(y for _, y in p), "max_over(x, n): greatest of the latest n"),
+    "min_over": (lambda p: min(map(_figure, p)), "min_over(x, n): least of the latest n"),
+    "max_over": (lambda p: max(map(_figure, p)), "max_over(x, n): greatest of the latest n"),
     "std_over": (_std, "std_over(x, n): standard deviation of the latest n"),
     "slope": (_slope, "slope(x, n): least-squares slope of the latest n, per training step"),
     "ago": (lambda p: p[0][1], "ago(x, n): the figure n windows ago"),

@@ -40,10 +40,10 @@ class Lookback:
         return self.n + 1 if self.function == "ago" else self.n
 
 
-# Texts, names in quotes and comments are passed over; what is left may be a call of ours.
+# Texts, names in quotes and comments; what is left may be a call of ours.
+QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 _PIECES = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/"""
-    rf"""|\b(?P<name>{"|".join(FUNCTIONS)})\s*\((?P<arguments>[^()]*)\)""",
+    QUOTED.pattern + rf"""|\b(?P<name>{"|".join(FUNCTIONS)})\s*\((?P<arguments>[^()]*)\)""",
     re.DOTALL | re.IGNORECASE,
 )
 
@@ -79,7 +79,7 @@ def _lookback(match: re.Match[str], *, after_step: int) -> Lookback:
     if name == "baseline" and len(arguments) == 1:
         arguments.append(str(BASELINE))
     wanted = f"Write {FUNCTIONS[name][1].partition(':')[0]}, with a column's name and a number."
-    if len(arguments) != 2 or not arguments[1].isdigit() or not arguments[0].isidentifier():
+    if len(arguments) != 2 or not arguments[1].isdecimal() or not arguments[0].isidentifier():
         raise RuleError(f"{match[0]!r} cannot be read. {wanted}")
     least = 1 if name == "ago" else 2
     if not least <= int(arguments[1]) <= MOST:

@@ -8,20 +8,22 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import RuleError
 from .agreement import check_agreement
-from .channels import Channel, channel_from_table
-from .expression import suggest
+from .channels import Channel
+from .channels_file import channels_from_tables
+from .following import check_causes, check_circles
+from .mistakes import Mistakes, shown, suggest
 from .rule import Rule, key_of
-from .rules_file import RulesFile, parse_rules, parse_toml, read_toml
+from .rules_file import parse_rules, parse_toml, read_toml
 
-
-_T = TypeVar("_T")
 
 SHIPPED = "the shipped rules"
 ENVIRONMENT = "SPIKEWATCH_RULES"
+# Keys that a rule has there and not here.
+_PROMETHEUS = {"alert": "`name`", "labels": "`severity`", "annotations": "`summary` and `try`"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def load_ruleset(source: str | Path) -> Ruleset:
     """
     path = Path(source).expanduser()
     try:
-        return _merged(parse_rules(read_toml(path)), origin=str(path))
+        return _merged(read_toml(path), origin=str(path))
     except RuleError as error:
         raise RuleError(f"{path}: {error}") from error
 
@@ -99,7 +101,7 @@ def _of_project() -> Ruleset | None:
             continue
         try:
             tool = tomllib.loads(path.read_text("utf-8")).get("tool", {})
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
             continue  # not ours to complain about
         if "spikewatch" in tool:
             return _of_tool(path, tool["spikewatch"])
@@ -110,9 +112,9 @@ def _of_tool(path: Path, table: Any) -> Ruleset:
     where = f"{path} [tool.spikewatch]"
     try:
         if not isinstance(table, dict):
-            raise RuleError(f'it was {table!r}; it is a table, as in rules = "rules.toml"')
+            raise RuleError(f'it was {shown(table)}; it is a table, as in rules = "rules.toml"')
         if "rules" not in table:
-            return _merged(parse_rules(table), origin=where)
+            return _merged(table, origin=where)
         if not isinstance(table["rules"], str) or len(table) > 1:
             raise RuleError(
                 'it has either rules = "FILE" and nothing else, or mute, [[tool.spikewatch.rule]] …'
@@ -125,55 +127,38 @@ def _of_tool(path: Path, table: Any) -> Ruleset:
 @lru_cache
 def _shipped() -> tuple[Rule, ...]:
     text = files(__name__.rpartition(".")[0]).joinpath("default_rules.toml").read_text("utf-8")
-    mistakes = _Mistakes()
-    rules = _rules(parse_rules(parse_toml(text)).rules, mistakes)
-    _check_causes(rules, rules, mistakes)
+    mistakes = Mistakes()
+    file = parse_rules(parse_toml(text), mistakes)
+    rules = {rule.name: rule for rule in _rules(file.rules, mistakes)}
+    for table in file.rules:
+        check_causes(table, rules, mistakes)
+    check_circles(rules.values(), rules, mistakes)
     mistakes.tell()
-    return tuple(rules)
+    return tuple(rules.values())
 
 
-class _Mistakes:
-    """Collects them: who has a file full of mistakes wants to see all at once."""
-
-    def __init__(self) -> None:
-        self._found: list[str] = []
-
-    def tried(self, make: Callable[[], _T]) -> _T | None:
-        """What `make` returns; None where it finds a mistake."""
-        try:
-            return make()
-        except RuleError as error:
-            self._found.append(str(error))
-            return None
-
-    def add(self, message: str) -> None:
-        """Take a mistake."""
-        self._found.append(message)
-
-    def tell(self) -> None:
-        """Raise them all."""
-        if len(self._found) == 1:
-            raise RuleError(self._found[0])
-        if self._found:
-            lines = "".join(f"\n  - {mistake}" for mistake in self._found)
-            raise RuleError(f"{len(self._found)} mistakes:{lines}")
-
-
-def _merged(file: RulesFile, *, origin: str) -> Ruleset:
-    mistakes = _Mistakes()
+def _merged(content: Mapping[str, Any], *, origin: str) -> Ruleset:
+    mistakes = Mistakes()
+    file = parse_rules(content, mistakes)
     shipped = {rule.name: rule for rule in _shipped()}
     own = _rules(file.rules, mistakes, shipped)
     muted = _muted(file.mute, shipped, mistakes)
     changed = _changed(file.changes, shipped, muted, mistakes)
-    channels = [mistakes.tried(lambda t=t: channel_from_table(t)) for t in file.channels]
+    for name in sorted({r.name for r in changed} & {r.name for r in own}):
+        mistakes.add(f"rule {name!r} is changed and replaced. Take [[change]] or [[rule]] out.")
     known = shipped | {r.name: r for r in (*changed, *own)}
-    _check_causes([*changed, *own], known.values(), mistakes)
+    meant = [name for t in file.rules if isinstance(name := t.get("name"), str)]
+    names = list(dict.fromkeys([*known, *meant]))
+    channels = channels_from_tables(file.channels, names, mistakes)
+    for table in (*file.rules, *file.changes):
+        check_causes(table, names, mistakes)
+    check_circles([*changed, *own], known, mistakes)
     for rule in (*changed, *own):
         mistakes.tried(lambda r=rule: check_agreement((r.name, c) for c in r.conditions))
     mistakes.tell()
     return Ruleset(
         tuple(r for r in known.values() if r.name not in muted or r in own),
-        tuple(c for c in channels if c is not None),
+        channels,
         origin,
         tuple(r.name for r in own if r.name not in shipped),
         tuple(r.name for r in (*changed, *own) if r.name in shipped),
@@ -181,12 +166,14 @@ def _merged(file: RulesFile, *, origin: str) -> Ruleset:
     )
 
 
-def _muted(globs: Iterable[str], shipped: Mapping[str, Rule], mistakes: _Mistakes) -> set[str]:
+def _muted(globs: Iterable[str], shipped: Mapping[str, Rule], mistakes: Mistakes) -> set[str]:
     muted: set[str] = set()
     for glob in globs:
         found = [name for name in shipped if fnmatchcase(name, glob)]
         if not found:
-            mistakes.add(f"`mute`: no shipped rule is named {glob!r}. {suggest(glob, shipped)}")
+            mistakes.add(
+                f"`mute`: no shipped rule is named {shown(glob)}. {suggest(glob, shipped)}"
+            )
         muted.update(found)
     return muted
 
@@ -195,65 +182,73 @@ def _changed(
     tables: Iterable[Mapping[str, Any]],
     shipped: Mapping[str, Rule],
     muted: set[str],
-    mistakes: _Mistakes,
+    mistakes: Mistakes,
 ) -> list[Rule]:
+    names: set[str] = set()
+
     def changed(table: Mapping[str, Any]) -> Rule:
         name = table.get("name")
         if not isinstance(name, str) or name not in shipped:
-            meant = suggest(str(name), shipped) if name is not None else "Give it a `name`."
-            raise RuleError(f"[[change]]: no shipped rule is named {name!r}. {meant}")
+            if name is None:
+                raise RuleError("[[change]]: it has no `name`. Give it that of a shipped rule.")
+            meant = suggest(str(name), shipped)
+            raise RuleError(f"[[change]]: no shipped rule is named {shown(name)}. {meant}")
         if name in muted:
             raise RuleError(f"rule {name!r} is muted and changed. Take one of the two out.")
-        return replace(shipped[name], **_fields(table, f"rule {name!r}"))
+        if name in names:
+            raise RuleError(f"rule {name!r} is changed twice. Put both into one [[change]].")
+        if len(table) == 1:
+            raise RuleError(f"rule {name!r}: [[change]] names no key that is to be otherwise.")
+        names.add(name)
+        return _made(lambda values: replace(shipped[name], **values), table, f"rule {name!r}")
 
     found = [mistakes.tried(lambda t=table: changed(t)) for table in tables]
     return [rule for rule in found if rule is not None]
 
 
 def _rules(
-    tables: Iterable[Mapping[str, Any]], mistakes: _Mistakes, shipped: Iterable[str] = ()
+    tables: Iterable[Mapping[str, Any]], mistakes: Mistakes, shipped: Iterable[str] = ()
 ) -> list[Rule]:
     rules: dict[str, Rule] = {}
+    names: set[str] = set()
     for number, table in enumerate(tables, start=1):
+        name = table.get("name")
+        if isinstance(name, str) and name in names:
+            mistakes.add(f"rule {shown(name)} is there twice. Give each rule a name of its own.")
+        names.add(str(name))
         rule = mistakes.tried(lambda t=table, n=number: _from_table(t, n, shipped))
-        if rule is None:
-            continue
-        if rule.name in rules:
-            mistakes.add(f"rule {rule.name!r} is there twice. Give each rule a name of its own.")
-        rules[rule.name] = rule
+        if rule is not None:
+            rules[rule.name] = rule
     return list(rules.values())
 
 
 def _from_table(table: Mapping[str, Any], number: int, shipped: Iterable[str]) -> Rule:
     name = table.get("name", number)
-    who = f"rule {name!r}"
-    values = _fields(table, who)
+    who = f"rule {shown(name)}"
     for key in ("name", "expr"):
         if key not in table:
             hint = "A rule needs at least `name` and `expr`."
             if name in shipped:
                 hint = f"To change some keys of the shipped {name!r}, begin with [[change]]."
             raise RuleError(f"{who}: it has no `{key}`. {hint}")
-    return Rule(**values)
+    return _made(lambda values: Rule(**values), table, who)
 
 
-def _fields(table: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """The fields of `Rule` that a table of a rules file sets."""
+def _made(make: Callable[[dict[str, Any]], Rule], table: Mapping[str, Any], who: str) -> Rule:
+    """A rule of the fields that a table of a rules file sets; other keys are mistakes as well."""
     keys = {key_of(f.name): f.name for f in fields(Rule)}
+    mistakes = Mistakes()
     for key in table:
         if key == "mute":
-            raise RuleError(f"{who}: `mute` belongs at the top of the file, before any [[rule]]")
-        if key not in keys:
-            raise RuleError(f"{who}: there is no key {key!r}. {suggest(key, keys)}")
-    return {keys[key]: value for key, value in table.items()}
-
-
-def _check_causes(rules: Iterable[Rule], known: Iterable[Rule], mistakes: _Mistakes) -> None:
-    names = [rule.name for rule in known]
-    for rule in rules:
-        for place, glob in rule.causes:
-            if not any(fnmatchcase(name, glob) for name in names):
-                mistakes.add(
-                    f"rule {rule.name!r}: `follows.{place}`: no rule is named {glob!r}. "
-                    f"{suggest(glob, names)}"
-                )
+            mistakes.add("`mute` belongs at the top of the file, before any [[rule]]")
+        elif key not in keys:
+            meant = (
+                f"It is {other} here." if (other := _PROMETHEUS.get(key)) else suggest(key, keys)
+            )
+            mistakes.add(f"there is no key {shown(key)}. {meant}")
+    try:
+        rule = make({keys[key]: value for key, value in table.items() if key in keys})
+    except RuleError as error:
+        mistakes.add(str(error).removeprefix(f"{who}: "))
+    mistakes.tell_of(who)
+    return rule

@@ -9,8 +9,10 @@ from typing import Any
 import tenacity
 
 from .channels import Channel
+from .delivery import NotDelivered, Send, TryLater
 from .messages import Message
-from .transport import NotDelivered, Send, TryLater, sender
+from .through_apprise import OURS
+from .transport import sender
 
 
 MOST_WAITING = 200
@@ -48,7 +50,7 @@ class Outbox:
                 self._n_lost += 1
             self._waiting.append(alert)
             if self._thread is None:  # only who has something to say needs a thread
-                name = f"spikewatch-{self.channel.name}"
+                name = OURS + self.channel.name
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
             self._wake.notify()
@@ -65,7 +67,7 @@ class Outbox:
         if self._thread is None:
             return
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._n_failed:  # else it was told already
             self._report(f"{self._name()} did not answer in time; its latest alerts may be lost")
 
     def _run(self) -> None:

@@ -38,6 +38,9 @@ class Replayed:
 def replay(store: "Store", run: str, rules: Sequence[Rule]) -> Replayed:
     """Judge the history of a run.
 
+    By the rules of the run this gives what it told while it trained. Of a run that was killed it
+    also judges the last step, which may have been written and not yet been judged.
+
     Args:
         store: Where the run is.
         run: Its name.

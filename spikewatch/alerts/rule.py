@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import RuleError
 from ..metrics import METRICS
-from .expression import Condition, parse, suggest, suggest_column
+from .expression import Condition, parse, suggest_column
+from .mistakes import Mistakes, shown, suggest
 from .vocabulary import COLUMNS
 
 
@@ -21,8 +22,15 @@ PLACES = ("before", "here", "behind", "anywhere")
 KINDS = ("spiking", "ternary", "tap", "scalar")
 
 Severity = Literal["info", "warning", "critical"]
+_T = TypeVar("_T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# No training is longer; and what is larger is a mistake.
+MOST_STEPS = 10**9
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME_HINT = (
+    "a name has 1 to 64 letters from a to z, digits and _ . -, and begins with a letter or digit"
+)
 _CHANNELS = ("webhook", "slack", "discord", "email", "mail", "apprise", "command", "send")
 
 
@@ -83,25 +91,14 @@ class Rule:
     actions: tuple[str, ...] = ("log", "callback", "notify")
 
     def __post_init__(self) -> None:
-        found = [f"rule {self.name!r}: {first}" if i == 0 else first
-                 for i, first in enumerate(self._mistakes())]  # fmt: skip
-        if found:
-            raise RuleError("\n    and: ".join(found))
+        mistakes = Mistakes()
 
-    def _mistakes(self) -> list[str]:
-        """All that is wrong: who has written a rule wants to know at once."""
-        found: list[str] = []
+        def tried(check: Callable[..., _T], *args: object, **more: object) -> _T | None:
+            return mistakes.tried(lambda: check(*args, **more))
 
-        def tried(check: Callable[..., object], *args: object, **more: object) -> object:
-            try:
-                return check(*args, **more)
-            except RuleError as error:
-                found.append(str(error))
-                return None
-
-        for name in ("layers", "actions"):
-            value = tried(_as_tuple, name, getattr(self, name))
-            object.__setattr__(self, name, value or ())
+        actions = tried(_as_tuple, "actions", self.actions, example="log")
+        object.__setattr__(self, "actions", actions or ())
+        object.__setattr__(self, "layers", tried(_layers, self.layers) or ())
         object.__setattr__(self, "follows", tried(_causes, self.follows) or ())
         for name in ("name", "severity", "phase", "summary", "likely", "advice", "source"):
             tried(_check_text, key_of(name), getattr(self, name))
@@ -112,13 +109,11 @@ class Rule:
         tried(_check_choice, "phase", self.phase, PHASES)
         for action in self.actions:
             tried(_check_action, action)
-        if not any("`layers`" in message for message in found):
-            tried(self._check_layers)
         for name in ("expr", "clear"):
             tried(self._check_condition, name)
         if self.metric is not None:
             tried(_check_figure, self.metric)
-        return list(dict.fromkeys(found))
+        mistakes.tell_of(f"rule {shown(self.name)}")
 
     def _check_condition(self, name: str) -> None:
         sql = getattr(self, name)
@@ -127,13 +122,6 @@ class Rule:
         _check_text(name, sql)
         after_step = self.after_step if isinstance(self.after_step, int) else 0
         _parsed(name, sql, after_step)
-
-    def _check_layers(self) -> None:
-        if not self.layers:
-            raise RuleError("`layers` is empty; leave it out to look at all layers")
-        for glob in self.layers:
-            if glob.startswith("kind:"):
-                _check_choice("layers", glob.removeprefix("kind:"), KINDS)
 
     @cached_property
     def condition(self) -> Condition:
@@ -189,50 +177,65 @@ def _causes(value: Any) -> tuple[tuple[str, str], ...]:
         return value
     example = '{ before = ["dead-layer"] }'
     if not isinstance(value, Mapping):
-        raise RuleError(f"`follows` was {value!r}; it is a table, as in {example}")
+        raise RuleError(f"`follows` was {shown(value)}; it is a table, as in {example}")
     pairs = []
     for place, globs in value.items():
         _check_choice("follows", str(place), PLACES)
         if not isinstance(globs, Sequence) or isinstance(globs, str):
-            raise RuleError(f"`follows.{place}` was {globs!r}; it is a list, as in {example}")
+            raise RuleError(f"`follows.{place}` was {shown(globs)}; it is a list, as in {example}")
         for glob in globs:
             _check_text(f"follows.{place}", glob)
             pairs.append((str(place), glob))
     return tuple(pairs)
 
 
-def _as_tuple(key: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) and key == "layers":
-        value = [value]
+def _as_tuple(key: str, value: Any, *, example: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-        raise RuleError(f'`{key}` was {value!r}; it is a list of texts, as in ["log"]')
+        raise RuleError(f'`{key}` was {shown(value)}; it is a list of texts, as in ["{example}"]')
     return tuple(value)
+
+
+def _layers(value: Any) -> tuple[str, ...]:
+    globs = _as_tuple("layers", [value] if isinstance(value, str) else value, example="head.*")
+    if not globs:
+        raise RuleError("`layers` is empty; leave it out to look at all layers")
+    for glob in globs:
+        if not glob.strip():
+            raise RuleError(f"`layers` holds {glob!r}, which matches no layer; take it out")
+        if glob.startswith("kind:"):
+            _check_choice("layers", glob.removeprefix("kind:"), KINDS)
+    return globs
 
 
 def _check_text(key: str, value: object) -> None:
     if not isinstance(value, str):
-        raise RuleError(f"`{key}` was {value!r}; it is a text in quotes")
+        raise RuleError(f"`{key}` was {shown(value)}; it is a text in quotes")
 
 
 def _check_count(key: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RuleError(f"`{key}` was {value!r}; it is a whole number of steps, {least} or more")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or value < least:
+        raise RuleError(
+            f"`{key}` was {shown(value)}; it is a whole number of steps, {least} or more"
+        )
+    if value > MOST_STEPS:
+        raise RuleError(f"`{key}` was {shown(value)}; no training has more than {MOST_STEPS} steps")
 
 
 def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if isinstance(value, str) and value not in allowed:
-        raise RuleError(f"`{key}` was {value!r}. {suggest(value, allowed)}")
+        raise RuleError(f"`{key}` was {shown(value)}. {suggest(value, allowed)}")
 
 
 def _check_name(name: object) -> None:
-    if isinstance(name, str) and not _NAME.fullmatch(name):
-        raise RuleError("a name has 1 to 64 letters, digits and _ . -, and begins with neither")
+    if isinstance(name, str) and not NAME.fullmatch(name):
+        raise RuleError(NAME_HINT)
 
 
 def _check_action(action: str) -> None:
     if action.lower() in _CHANNELS:
         raise RuleError(
-            f"`actions` was {action!r}. Who is told is said once for all rules: declare a "
+            f"`actions` was {shown(action)}. Who is told is said once for all rules: declare a "
             '[[channel]] in the rules file; the action "notify" then tells it.'
         )
     _check_choice("actions", action, ACTIONS)
@@ -241,4 +244,4 @@ def _check_action(action: str) -> None:
 def _check_figure(name: str) -> None:
     _check_text("metric", name)
     if name not in COLUMNS or not COLUMNS[name].is_numeric():
-        raise RuleError(f"`metric`: there is no figure {name!r}. {suggest_column(name)}")
+        raise RuleError(f"`metric`: there is no figure {shown(name)}. {suggest_column(name)}")

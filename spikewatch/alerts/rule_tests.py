@@ -21,7 +21,6 @@ A file of tests names the rules it is about and holds [[test]]s:
 numbers does as well. Layers lie in the order in which they are named.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,10 +32,11 @@ import polars as pl
 
 from ..errors import RuleError
 from .engine import Engine
-from .expression import suggest, suggest_column
+from .expression import suggest_column
 from .loading import Ruleset, find_ruleset, load_ruleset
 from .machine import STATES
-from .rule import PHASES
+from .mistakes import Mistakes, shown, suggest
+from .rule import KINDS, MOST_STEPS, PHASES
 from .rules_file import read_toml
 from .vocabulary import COLUMNS, WORDS
 
@@ -84,7 +84,11 @@ def run_tests(path: Path) -> list[Outcome]:
         if rules is not None and not isinstance(rules, str):
             raise RuleError(f'`rules` was {rules!r}; it is a path, as in "rules.toml"')
         ruleset = find_ruleset() if rules is None else load_ruleset(path.parent / rules)
-        return [_Test(test, number, ruleset).run() for number, test in enumerate(tests, start=1)]
+        mistakes = Mistakes()
+        made = [_Test(test, number, ruleset) for number, test in enumerate(tests, start=1)]
+        outcomes = [mistakes.tried(test.run) for test in made]
+        mistakes.tell()
+        return [outcome for outcome in outcomes if outcome is not None]
     except RuleError as error:
         raise RuleError(f"{path}: {error}") from error
 
@@ -122,7 +126,9 @@ class _Test:
         for depth, (layer, columns) in enumerate(tables.items()):
             if not isinstance(columns, dict):
                 raise RuleError(f"[test.layers.{layer}] is no table of figures")
-            kind = str(columns.get("kind", "spiking"))
+            kind = columns.get("kind", "spiking")
+            if kind not in KINDS:
+                raise RuleError(f"`kind` was {shown(kind)}. {suggest(str(kind), KINDS)}")
             series = {c: _values(c, v) for c, v in columns.items() if c != "kind"}
             n = max(map(len, series.values()), default=0)
             filled = {c: [*v, *[None] * (n - len(v))] for c, v in series.items()}
@@ -181,6 +187,10 @@ class _Test:
         wanted = self._table["fires"]
         if not isinstance(wanted, list) or not all(isinstance(w, str) for w in wanted):
             raise RuleError(f'`fires` was {wanted!r}; it is a list, as in ["dead-layer on lif1"]')
+        rules = [rule.name for rule in self._ruleset.rules]
+        for name in (words.partition(" on ")[0] for words in wanted):
+            if name not in rules:
+                raise RuleError(f"`fires` speaks of {shown(name)}. {suggest(name, rules)}")
         roots = alerts.filter(pl.col("root_rule").is_null(), state="firing")
         fired = {f"{rule} on {layer}" for rule, layer in roots.select("rule", "layer").iter_rows()}
         failures = [f"{x} does not fire, and should" for x in wanted if x not in fired]
@@ -191,10 +201,27 @@ def _values(column: str, value: Any) -> list[float | None]:
     """The figures of a column, step by step."""
     if column not in WORDS:
         raise RuleError(f"there is no figure {column!r}. {suggest_column(column)}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return [float(value)]
-    if isinstance(value, list) and all(isinstance(x, int | float) for x in value):
-        return [float(x) for x in value]
+    if not COLUMNS[column].is_numeric():
+        raise RuleError(f"{column!r} is no figure, but a column of another kind")
+    if isinstance(value, int | float | list):
+        values = _numbers(column, value if isinstance(value, list) else [value])
+    else:
+        values = _written(column, value)
+    if not COLUMNS[column].is_float():
+        for figure in values:
+            _check_counter(column, figure)
+    return values
+
+
+def _numbers(column: str, values: list[Any]) -> list[float | None]:
+    for value in values:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise RuleError(f"{column} holds {shown(value)}, which is no number")
+    return [float(value) for value in values]
+
+
+def _written(column: str, value: Any) -> list[float | None]:
+    """What `"0.1*20 0.005*20"` stands for."""
     if not isinstance(value, str):
         raise RuleError(f'{column} was {value!r}; it is a text, as in "0.1*20 0.005*20", or a list')
     values: list[float | None] = []
@@ -210,17 +237,22 @@ def _values(column: str, value: Any) -> list[float | None]:
         start = None if match["value"] == "_" else float(match["value"])
         slope = float(match["step"] or 0)
         values += [None if start is None else start + slope * i for i in range(n)]
-    if not COLUMNS[column].is_float() and any(
-        v is not None and not math.isfinite(v) for v in values
-    ):
-        raise RuleError(f"{column} counts something; it cannot be NaN or infinite")
     return values
+
+
+def _check_counter(column: str, value: float | None) -> None:
+    if value is not None and not (abs(value) < 2**63 and float(value).is_integer()):
+        raise RuleError(f"{column} counts something; it cannot be {value:g}")
 
 
 def _count(table: Mapping[str, Any], key: str, default: int) -> int:
     value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < min(default, 1):
-        raise RuleError(f"`{key}` was {value!r}; it is a whole number, {min(default, 1)} or more")
+    least = min(default, 1)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or not least <= value <= MOST_STEPS:
+        raise RuleError(
+            f"`{key}` was {shown(value)}; it is a whole number, {least} to {MOST_STEPS}"
+        )
     return value
 
 

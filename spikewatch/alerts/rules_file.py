@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RuleError
-from .expression import suggest
+from .mistakes import Mistakes, shown, suggest
 
 
 KEYS = ("rule", "change", "mute", "channel")
@@ -59,34 +59,36 @@ def parse_toml(text: str) -> Table:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RuleError(f"it is not TOML: {error}") from error
+    except RecursionError:
+        raise RuleError(
+            "it is nested too deeply. A rules file needs no more than tables."
+        ) from None
 
 
-def parse_rules(content: Mapping[str, Any]) -> RulesFile:
-    """Sort what a rules file holds.
-
-    Raises:
-        RuleError: It holds nothing, or has other keys than `KEYS` at the top.
-    """
+def parse_rules(content: Mapping[str, Any], mistakes: Mistakes) -> RulesFile:
+    """Sort what a rules file holds. What is not as it should be is a mistake, and left out."""
     for key in content:
         if key not in KEYS:
-            raise RuleError(
-                f"there is no key {key!r} at the top. {suggest(key, KEYS)} "
+            mistakes.add(
+                f"there is no key {shown(key)} at the top. {suggest(key, KEYS)} "
                 "A rule begins with [[rule]]."
             )
     if not content:
-        raise RuleError(
+        mistakes.add(
             "it holds no rule. Begin one with [[rule]], change a shipped one with [[change]], or "
             'leave shipped ones out with mute = ["…"].'
         )
     mute = content.get("mute", [])
     if not isinstance(mute, list) or not all(isinstance(m, str) for m in mute):
-        raise RuleError(f'`mute` was {mute!r}; it is a list of names, as in ["low-rate"]')
-    tables = {key: _tables(content, key) for key in ("change", "rule", "channel")}
+        mistakes.add(f'`mute` was {shown(mute)}; it is a list of names, as in ["low-rate"]')
+        mute = []
+    tables = {key: _tables(content, key, mistakes) for key in ("change", "rule", "channel")}
     return RulesFile(tuple(mute), tables["change"], tables["rule"], tables["channel"])
 
 
-def _tables(content: Mapping[str, Any], key: str) -> tuple[Table, ...]:
+def _tables(content: Mapping[str, Any], key: str, mistakes: Mistakes) -> tuple[Table, ...]:
     tables = content.get(key, [])
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-        raise RuleError(f"a {key} begins with [[{key}]], with two brackets on each side")
+        mistakes.add(f"a {key} begins with [[{key}]], with two brackets on each side")
+        return ()
     return tuple(tables)

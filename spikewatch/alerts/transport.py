@@ -1,39 +1,26 @@
 """How a message gets to a channel, tried once. Nothing here shows an address."""
 
+import http.client
+import socket
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from base64 import b64encode
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from ..errors import MissingExtraError
 from .channels import Channel
+from .delivery import NotDelivered, Send, TryLater
 from .messages import Message
+from .through_apprise import apprise_sender
 
 
 TIMEOUT_S = 5.0
 COMMAND_S = 30.0
 _LATER = {408, 425, 429, 500, 502, 503, 504}  # what may be otherwise when tried again
 _MOST_WAIT_S = 60.0
-
-Send = Callable[[Message], None]
-
-
-class NotDelivered(Exception):  # noqa: N818 - read as "raise NotDelivered"
-    """A message did not arrive; trying again is of no use."""
-
-
-class TryLater(NotDelivered):
-    """A message did not arrive this time.
-
-    Attributes:
-        after_s: How long the other side asks to wait.
-    """
-
-    def __init__(self, why: str, after_s: float = 0.0) -> None:
-        super().__init__(why)
-        self.after_s = after_s
 
 
 def sender(channel: Channel) -> Send:
@@ -45,7 +32,7 @@ def sender(channel: Channel) -> Send:
     if channel.type == "command":
         return lambda message: _run(channel, message)
     if channel.type == "apprise":
-        return _apprise(channel)
+        return apprise_sender(channel)
     shape = {"slack": Message.slack, "discord": Message.discord}.get(channel.type, Message.json)
     return lambda message: _post(channel.address, shape(message))
 
@@ -63,10 +50,8 @@ _opener = urllib.request.build_opener(_NoRedirect)
 def _post(url: str, body: bytes) -> None:
     if not url.lower().startswith(("http://", "https://")):
         raise NotDelivered("its address does not begin with https:// or http://")
-    headers = {"Content-Type": "application/json", "User-Agent": "spikewatch"}
     try:
-        request = urllib.request.Request(url, body, headers)  # noqa: S310 - checked above
-        with _opener.open(request, timeout=TIMEOUT_S):
+        with _opener.open(_request(url, body), timeout=TIMEOUT_S):
             return
     except urllib.error.HTTPError as error:
         error.close()
@@ -80,11 +65,34 @@ def _post(url: str, body: bytes) -> None:
         reason = error.reason
         if isinstance(reason, TimeoutError):
             raise TryLater(f"no connection within {TIMEOUT_S:g} s") from None
-        raise TryLater(f"no connection ({type(reason).__name__})") from None
+        raise TryLater(f"no connection ({_words(reason)})") from None
     except OSError as error:
         raise TryLater(f"the connection broke ({type(error).__name__})") from None
-    except Exception as error:  # noqa: BLE001 - its message may quote the address
+    except (ValueError, http.client.InvalidURL):  # they quote the address
+        raise NotDelivered("its address cannot be read; it looks like https://host/path") from None
+    except Exception as error:  # noqa: BLE001 - so may this
         raise NotDelivered(f"the request failed ({type(error).__name__})") from None
+
+
+def _request(url: str, body: bytes) -> urllib.request.Request:
+    """A request; user and password of an address go where servers look for them."""
+    headers = {"Content-Type": "application/json", "User-Agent": "spikewatch"}
+    parts = urlsplit(url)
+    who, at, host = parts.netloc.rpartition("@")
+    if at:
+        headers["Authorization"] = "Basic " + b64encode(unquote(who).encode()).decode()
+    return urllib.request.Request(parts._replace(netloc=host).geturl(), body, headers)  # noqa: S310
+
+
+def _words(reason: object) -> str:
+    known = {
+        socket.gaierror: "no host of this name",
+        ConnectionRefusedError: "nothing listens there",
+        ssl.SSLCertVerificationError: "its certificate is not valid",
+        ssl.SSLError: "it speaks no TLS",
+    }
+    return next((text for kind, text in known.items() if isinstance(reason, kind)),
+                type(reason).__name__)  # fmt: skip
 
 
 def _phrase(code: int) -> str:
@@ -113,19 +121,3 @@ def _run(channel: Channel, message: Message) -> None:
         raise NotDelivered(f"it cannot be run ({error.strerror})") from None
     if done.returncode:
         raise NotDelivered(f"it ended with exit code {done.returncode}")
-
-
-def _apprise(channel: Channel) -> Send:
-    try:
-        import apprise
-    except ImportError:
-        raise MissingExtraError("notify", f"channel {channel.name!r} of type apprise") from None
-
-    def send(message: Message) -> None:
-        told = apprise.Apprise()
-        if not told.add(channel.address):
-            raise NotDelivered("Apprise does not know this kind of address")
-        if not told.notify(title=message.title, body=message.text):
-            raise TryLater("Apprise could not deliver it")
-
-    return send

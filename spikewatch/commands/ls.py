@@ -5,6 +5,7 @@ from typing import Any
 
 from ..paths import runs_dir
 from .parsing import add_command
+from .targets import without_rows
 
 
 def add(commands: Any) -> None:
@@ -22,10 +23,14 @@ def ls(args: argparse.Namespace) -> int:
 
     with open_store(args.runs) as store:
         runs = store.runs()
+        empty = without_rows(store, runs["run"].to_list())
     if args.json:
         print_json(runs)
-    elif runs.is_empty():
-        print(f"No runs in {args.runs or runs_dir()} yet.")
-    else:
+        return 0
+    if runs.height:
         print_runs(runs)
+    elif not empty:
+        print(f"No runs in {args.runs or runs_dir()} yet.")
+    for run in empty:
+        print(f"Of run {run!r} nothing can be read: killed in its first second, or damaged.")
     return 0

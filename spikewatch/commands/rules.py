@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def add(commands: Any) -> None:
     some = add_command(what, listed, "list rules", "  spikewatch rules list --json", name="list")
     some.add_argument("--json", action="store_true", help="an array with one object a rule")
     _add_rules(some)
-    one = add_command(what, check, "tell every mistake in a rules file; exit 1 if there is one",
+    one = add_command(what, check, "tell every mistake in a rules file; exit 2 if there is one",
                       "  spikewatch rules check rules.toml")  # fmt: skip
     one.add_argument("file", type=Path, help="a rules file")
     test = add_command(what, test_, "run unit tests of rules; exit 1 if one fails",
@@ -83,13 +82,8 @@ def listed(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Tell every mistake in a rules file."""
     from ..alerts.loading import load_ruleset
-    from ..errors import RuleError
 
-    try:
-        ruleset = load_ruleset(args.file)
-    except RuleError as error:
-        print(f"spikewatch: {error}", file=sys.stderr)
-        return 1 if args.file.is_file() else 2
+    ruleset = load_ruleset(args.file)
     print(f"{args.file} is right: {len(ruleset.rules)} rules{_differs(ruleset)}")
     for channel in ruleset.channels:
         here = "" if channel.address or channel.command else ", which is not set here"
@@ -127,8 +121,8 @@ def test_(args: argparse.Namespace) -> int:
 def explain(args: argparse.Namespace) -> int:
     """Say all there is to say of a rule."""
     from ..alerts.explain import explain as explained
-    from ..alerts.expression import suggest
     from ..alerts.loading import find_ruleset
+    from ..alerts.mistakes import suggest
     from ..errors import RuleError
 
     ruleset = find_ruleset(args.rules)

@@ -1,11 +1,13 @@
 """What a command is about: a runs folder, a run by name, by folder, or the newest."""
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
 from ..paths import DATABASE, runs_dir
+from ..store.journals import find_journals
 
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ def run_and_folder(run: str | None, folder: str | None) -> tuple[str | None, str
 def known_run(store: "Store", name: str | None) -> str:
     """The name of a run that is there; the newest where none is named."""
     runs = store.runs()["run"].to_list()
+    empty = without_rows(store, runs)
+    if name in empty or (name is None and not runs and empty):
+        raise StoreError(
+            f"Of run {name or empty[0]!r} nothing can be read: it was killed before its first "
+            "second was over, or its journal is damaged."
+        )
     if not runs:
         raise StoreError(
             f"There are no runs in {store.folder or 'this store'} yet. Train with "
@@ -53,3 +61,9 @@ def known_run(store: "Store", name: str | None) -> str:
         hint = f"Did you mean {close[0]!r}?" if close else f"The newest: {', '.join(runs[:5])}."
         raise StoreError(f"There is no run {name!r} in {store.folder or 'this store'}. {hint}")
     return name
+
+
+def without_rows(store: "Store", known: Collection[str]) -> list[str]:
+    """Runs that have a journal, but no row in the store."""
+    journals = find_journals(store.folder) if store.folder else {}
+    return sorted({journal.run for journal in journals} - set(known))

@@ -16,6 +16,10 @@ from .formulas import entropy_bits
 # A silent neuron has rate < 0.001 with 95 % confidence once it was observed this often:
 # (1 − 0.001)^n ≤ 0.05 (Hanley & Lippman-Hand 1983, "rule of three": 3/n).
 DEAD_EVIDENCE_OBS = 2995
+# The time steps of one sample are alike, above all where the input is the same in each of them: a
+# neuron that is for one class only is silent in all of them. So a sample counts as ten observations
+# at most, and the evidence comes from 300 samples or more.
+MOST_OBS_A_SAMPLE = 10
 # At or above this share of slots with an event a neuron carries no information in its timing.
 SATURATED_RATE_FRAC = 0.99
 
@@ -44,7 +48,8 @@ SPIKES = Table(
             _INT,
             "last",
             "Neurons without an event in the shortest run of latest observed steps that gives "
-            f"at least {DEAD_EVIDENCE_OBS} observations; NULL until there were so many",
+            f"at least {DEAD_EVIDENCE_OBS} observations, of which a sample gives at most "
+            f"{MOST_OBS_A_SAMPLE}; NULL until there were so many",
         ),
         Counter(
             "n_saturated",
@@ -58,7 +63,13 @@ SPIKES = Table(
             "last",
             "Neurons without an event since the start; NULL like it",
         ),
-        Counter("n_channels", _INT, "last", "Channels, where neurons are [channel, height, width]"),
+        Counter(
+            "n_channels",
+            _INT,
+            "last",
+            "Channels, where neurons are [channel, height, width], or have two axes, of which one "
+            "is as long as an output of a layer with weights",
+        ),
         Counter("n_dead_channels", _INT, "last", "Channels of which every neuron is dead"),
         Counter(
             "silent",

@@ -35,7 +35,8 @@ def find_journals(folder: Path) -> dict[Journal, Signature]:
 
 def _journals_of(run: os.DirEntry[str]) -> dict[Journal, Signature]:
     found = {}
-    with contextlib.suppress(FileNotFoundError), os.scandir(run.path) as files:  # deleted since
+    # Deleted since, or somebody else's.
+    with contextlib.suppress(FileNotFoundError, PermissionError), os.scandir(run.path) as files:
         for file in files:
             if rank := _RANK.fullmatch(file.name):
                 stat = file.stat()

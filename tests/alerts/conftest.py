@@ -197,7 +197,7 @@ def tables() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def wide() -> Callable[..., pl.DataFrame]:
-    return lambda steps, **sick: widen(tables_of(steps, **sick))
+    return lambda steps, **more: widen(tables_of(steps, **more))
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 import contextlib
 import logging
+import threading
 
 import polars as pl
 import pytest
 
+from spikewatch.alerts import actions
 from spikewatch.alerts.actions import Dispatcher
 from spikewatch.alerts.rule import Rule
 from spikewatch.errors import AlertRaised
@@ -12,8 +14,8 @@ from spikewatch.metrics import RECORDS
 
 @pytest.fixture
 def make():
-    def make(*actions: str, **more) -> Dispatcher:
-        rule = Rule(name="dead-neurons", expr="dead_frac > 0.05", actions=actions)
+    def make(*does: str, **more) -> Dispatcher:
+        rule = Rule(name="dead-neurons", expr="dead_frac > 0.05", actions=does)
         return Dispatcher([rule], **more)
 
     return make
@@ -68,11 +70,16 @@ def test_a_rule_without_log_prints_nothing(make, rows, caplog):
     assert not caplog.records
 
 
+def tell(dispatcher, frame):
+    """Hand rows over, and wait until the callback has been called."""
+    dispatcher.handle(frame)
+    dispatcher.close()
+
+
 def test_the_callback_gets_firing_and_resolved_as_dicts(make, rows):
     seen = []
-    make("callback", on_alert=seen.append).handle(
-        rows({"state": "pending"}, {"state": "firing"}, {"state": "resolved"})
-    )
+    states = rows({"state": "pending"}, {"state": "firing"}, {"state": "resolved"})
+    tell(make("callback", on_alert=seen.append), states)
     assert [row["state"] for row in seen] == ["firing", "resolved"]
     assert seen[0].keys() == RECORDS["alerts"].keys()
 
@@ -83,7 +90,7 @@ FOLDED = {"root_rule": "dead-layer", "root_layer": "lif0", "n_following": None}
 def test_what_follows_from_another_alert_is_not_told_and_its_end_neither(make, rows, caplog):
     seen = []
     dispatcher = make("log", "callback", on_alert=seen.append)
-    dispatcher.handle(rows(FOLDED, {"state": "resolved"} | FOLDED))
+    tell(dispatcher, rows(FOLDED, {"state": "resolved"} | FOLDED))
     assert not seen
     assert not caplog.records
 
@@ -91,13 +98,13 @@ def test_what_follows_from_another_alert_is_not_told_and_its_end_neither(make, r
 def test_what_was_told_is_not_told_again_when_its_root_goes_and_its_end_is(make, rows):
     seen = []
     dispatcher = make("callback", on_alert=seen.append)
-    dispatcher.handle(rows({}, FOLDED, {}, {"state": "resolved"} | FOLDED))
+    tell(dispatcher, rows({}, FOLDED, {}, {"state": "resolved"} | FOLDED))
     assert [row["state"] for row in seen] == ["firing", "resolved"]
 
 
 def test_what_was_folded_is_told_when_it_stands_alone(make, rows):
     seen = []
-    make("callback", on_alert=seen.append).handle(rows(FOLDED, {}))
+    tell(make("callback", on_alert=seen.append), rows(FOLDED, {}))
     assert [row["root_rule"] for row in seen] == [None]
 
 
@@ -118,12 +125,30 @@ def test_a_callback_that_fails_is_told_once_and_called_again(make, rows, caplog)
         seen.append(row)
         raise ValueError("no network")
 
-    make("callback", on_alert=fail).handle(rows({"layer": "a"}, {"layer": "b"}, {"layer": "c"}))
+    tell(make("callback", on_alert=fail), rows({"layer": "a"}, {"layer": "b"}, {"layer": "c"}))
     assert len(seen) == 3
     assert [r.getMessage() for r in caplog.records] == [
         "spikewatch: on_alert failed on 'dead-neurons' (ValueError: no network). Training goes on; "
         "further failures are not reported."
     ]
+
+
+def test_a_callback_that_hangs_holds_up_no_other_action_and_is_told(make, rows, monkeypatch):
+    monkeypatch.setattr(actions, "_CLOSE_S", 0.2)
+    called, go_on, troubles = threading.Event(), threading.Event(), []
+
+    def hang(row):
+        called.set()
+        go_on.wait(20)
+
+    dispatcher = make("callback", "stop", on_alert=hang)
+    dispatcher.on_trouble = troubles.append
+    dispatcher.handle(rows({"layer": "a"}, {"layer": "b"}))
+    assert dispatcher.should_stop
+    assert called.wait(10)
+    dispatcher.close()
+    assert troubles == ["on_alert did not return in time; 1 more alert waited for it"]
+    go_on.set()
 
 
 def test_stop_sets_the_flag_when_it_fires_and_keeps_it(make, rows):

@@ -1,11 +1,14 @@
 """Channels against a real server here: it answers, hangs, answers 500, or is not there."""
 
 import json
+import logging
+import math
 import socket
 import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import polars as pl
@@ -13,9 +16,15 @@ import pytest
 
 from spikewatch.alerts import outbox as outbox_module, transport
 from spikewatch.alerts.actions import Dispatcher
-from spikewatch.alerts.channels import Channel, channel_from_environment, channel_from_table, shown
+from spikewatch.alerts.channels import (
+    Channel,
+    channel_from_environment,
+    shown,
+    without_addresses,
+)
+from spikewatch.alerts.channels_file import channel_from_table
 from spikewatch.alerts.messages import Message
-from spikewatch.alerts.outbox import MOST_WAITING, Outbox
+from spikewatch.alerts.outbox import ATTEMPTS, MOST_WAITING, Outbox
 from spikewatch.alerts.rule import Rule
 from spikewatch.errors import RuleError
 from spikewatch.metrics import RECORDS
@@ -28,12 +37,14 @@ class Server:
     """Keeps what it is sent, and answers as it is told to."""
 
     def __init__(self):
-        self.bodies, self.answers, self.hangs = [], [], threading.Event()
+        self.bodies, self.headers, self.answers = [], [], []
+        self.hangs = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.headers.append(self.headers)
                 outer.bodies.append(json.loads(body))
                 code, headers = outer.answers.pop(0) if outer.answers else (200, {})
                 if code is None:
@@ -250,6 +261,62 @@ def test_apprise_delivers_to_what_it_knows(outbox, server, alert):
     assert SECRET not in said[0]
 
 
+@pytest.mark.parametrize("url", ["nothing://{}", "{}", "json://127.0.0.1:1/{}", "slack://{}"])
+def test_apprise_does_not_tell_the_log_what_it_was_given(outbox, alert, caplog, url):
+    pytest.importorskip("apprise")
+    caplog.set_level(1)
+    box, said = outbox(type="apprise", url=url.format(SECRET))
+    box.put(alert())
+    box.close(timeout_s=10)
+    assert said
+    assert SECRET not in caplog.text + "".join(said)
+    logging.getLogger("apprise").error("what others send is none of our business")
+    assert "none of our business" in caplog.text
+
+
+def test_user_and_password_of_an_address_are_sent_as_servers_expect_them(outbox, server, alert):
+    box, said = outbox(url=server.url.replace("//", f"//me:p%40{SECRET}@"))
+    box.put(alert())
+    until(lambda: server.headers)
+    assert b64decode(server.headers[0]["Authorization"].split()[1]).decode() == f"me:p@{SECRET}"
+    assert not said
+
+
+def test_an_address_with_a_line_end_from_a_file_is_right(monkeypatch, server):
+    monkeypatch.setenv("TEAM_URL", server.url + "\n")
+    assert Channel(name="t", type="webhook", url_env="TEAM_URL").address == server.url
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:1/x", "nothing listens there"),
+        ("http://127.0.0.1:port/x", "its address cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_connection_is_told_in_words(outbox, alert, url, told):
+    box, said = outbox(url=url)
+    box.put(alert())
+    until(lambda: said)
+    assert told in said[0]
+
+
+def test_a_failing_channel_is_told_once_though_it_hangs_at_the_end(outbox, server, alert):
+    server.answers = [(500, {})] * ATTEMPTS + [(None, {})]
+    box, said = outbox()
+    box.put(alert())
+    until(lambda: said)
+    box.put(alert())
+    until(lambda: len(server.bodies) > ATTEMPTS)
+    box.close(timeout_s=0.01)
+    assert len(said) == 1
+
+
+def test_addresses_on_a_command_line_are_cut_to_what_may_be_shown():
+    told = without_addresses(f"train.py --hook=https://u:{SECRET}@hooks.org/{SECRET} --lr 1e-3")
+    assert told == "train.py --hook=https://hooks.org/… --lr 1e-3"
+
+
 def test_a_channel_takes_its_address_from_the_environment_and_never_shows_it(monkeypatch, server):
     monkeypatch.setenv("TEAM_URL", server.url)
     channel = channel_from_table({"name": "t", "type": "slack", "url_env": "TEAM_URL"})
@@ -286,12 +353,37 @@ def test_the_environment_alone_makes_a_channel(monkeypatch):
         ({"name": "x", "type": "slack", "url_env": "X", "severity": "bad"}, "`severity`"),
         ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": -1}, "seconds"),
         ({"name": "x", "type": "slack", "url_env": "X", "resolved": "no"}, "true or false"),
+        ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": 1e30}, "a day"),
+        ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": 10**400}, "a day"),
+        ({"name": "x", "type": "slack", "url_env": "X", "at_most_every_s": math.nan}, "was nan"),
+        ({"name": "x", "type": ["slack"], "url_env": "X"}, "`type` was ['slack']"),
+        ({"name": "x", "type": "webhook", "url": "ftp://host/x"}, "is no address"),
+        ({"name": "x", "type": "slack", "url": "https://[x"}, "is no address"),
+        ({"name": "\x1b[2Jx", "type": "slack", "url_env": "X"}, "letters from a to z"),
+        ({"name": "x", "type": "command", "command": [""]}, "names no program"),
+        ({"name": "x", "type": "command", "command": ["a\0b"]}, "names no program"),
+        ({"name": "x", "type": "slack", "url_env": "X", "rules": []}, "`rules` is empty"),
     ],
 )
 def test_a_wrong_channel_is_told(table, told):
     with pytest.raises(RuleError) as caught:
         channel_from_table(table)
     assert told in str(caught.value)
+
+
+def test_all_that_is_wrong_with_a_channel_is_told_at_once():
+    with pytest.raises(RuleError) as caught:
+        channel_from_table({"name": "x", "type": "slak", "urll": "y", "severity": "fatal"})
+    for part in ("'slak'", "'urll'", "'fatal'", "url_env"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["url", "url_env"])
+def test_an_address_in_a_wrong_place_is_not_shown(key):
+    table = {"name": "x", "type": "slack", key: f"hooks.slack.com/{SECRET}"}
+    with pytest.raises(RuleError) as caught:
+        channel_from_table(table)
+    assert SECRET not in str(caught.value)
 
 
 def test_the_dispatcher_tells_channels_what_they_want_and_says_which_have_no_address(

@@ -101,6 +101,12 @@ def test_a_rule_has_no_state_on_a_layer_that_it_is_not_about():
     assert engine.feed(rows([T, F])).is_empty()
 
 
+def test_a_figure_that_is_asked_with_a_default_makes_no_rule_be_about_a_layer():
+    modified = "delta > 1 AND COALESCE(n_neurons, 1) > 0"
+    engine = Engine([Rule(name="x", expr=modified)], run="r", rank=0)
+    assert engine.feed(rows([T, F])).is_empty()  # n_neurons is known, delta never
+
+
 def test_a_layer_that_gets_its_figures_later_gets_a_state_then():
     engine = Engine([Rule(name="x", expr="COALESCE(delta, 0) > 1")], run="r", rank=0)
     engine.feed(rows([T, F]))

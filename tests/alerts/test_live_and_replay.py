@@ -1,5 +1,8 @@
 """A real training: what fired while it ran is what replay says of it."""
 
+import subprocess
+import sys
+
 import polars as pl
 import pytest
 import torch
@@ -64,6 +67,36 @@ def test_replay_says_what_fired_live_with_roots_and_history_functions(trained):
     assert live["root_rule"].null_count() < live.height
 
 
+KILLED = """
+import os, signal, sys, torch, spikewatch
+from spikewatch.zoo.digits import load_digits
+from spikewatch.zoo.training import Training
+torch.manual_seed(0)
+training = Training.healthy()
+watch = spikewatch.attach(
+    training.net, run="x", dir=sys.argv[1], every=1, quiet=True, rules=sys.argv[2]
+)
+for result in training.fit(*load_digits(), seed=0):
+    watch.log(**result)
+    if os.path.getsize(sys.argv[1] + "/x/rank-0.journal") > 300_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_replay_of_a_killed_run_says_what_fired_and_what_its_last_step_makes_of_it(tmp_path):
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES, "utf-8")
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, rules], stderr=subprocess.DEVNULL)
+    with spikewatch.open_store(tmp_path) as store:
+        assert store.runs()["state"].to_list() == ["lost"]
+        live = alerts_of(store, "x").sort(KEY)
+        again = replay(store, "x", find_ruleset(rules).rules).alerts.sort(KEY)
+        last = store.sql("SELECT max(step) AS step FROM wide")["step"].item()
+    assert live.height > 50
+    assert live["step"].max() < last
+    assert again.filter(pl.col("step") < last).equals(live)
+
+
 def test_a_dead_layer_is_named_once_and_the_rest_is_folded(trained):
     store, _ = trained
     verdict = check_run(store, "x")
@@ -81,6 +114,13 @@ def test_a_rule_on_what_never_came_is_told_at_close_and_by_replay(trained):
     )
     assert any(note.startswith(expected) for note in notes)
     assert replay(store, "x", find_ruleset(rules).rules).never_judged[0].startswith(expected)
+
+
+def test_a_rule_about_silence_is_not_missed_where_there_was_none(wide):
+    rules = [Rule(name="still", expr="silent_s > 60"), Rule(name="never", expr="delta > 1")]
+    engine = Engine(rules, run="r", rank=0)
+    engine.feed(wide(range(2)).filter(layer="lif"))
+    assert [note.split("'")[1] for note in engine.never_judged()] == ["never"]
 
 
 def test_a_rule_that_breaks_on_a_row_gets_the_state_error_and_the_others_go_on(wide, monkeypatch):

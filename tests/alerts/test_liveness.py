@@ -56,6 +56,15 @@ def test_layers_that_nobody_watches_and_scalars_may_be_missing(engine, wide):
     assert alerts(engine.feed(rest), "layer-goes-quiet").is_empty()
 
 
+def test_a_layer_with_weights_of_eight_bits_comes_at_a_slower_pace(wide):
+    engine = Engine(load_rules(), run="r", rank=0)
+    engine.place([("lif", 0, "quantized"), *LAYERS[1:]])
+    for begin in range(0, 400, 50):
+        engine.feed(wide(range(begin, begin + 1)))
+        rest = wide(range(begin + 1, begin + 50)).filter(pl.col("layer") != "lif")
+        assert alerts(engine.feed(rest), "layer-goes-quiet").is_empty()
+
+
 def test_a_firing_alert_is_not_ended_by_silence(engine, wide):
     engine.feed(wide(range(100, 110), lif={"n_dead": 50}))
     out = engine.feed(wide(range(110, 150)).filter(pl.col("layer") != "lif"))

@@ -98,6 +98,13 @@ dead_frac = "0*6"
         ('rules = "rules.toml"', 'rules = "missing.toml"', "no such file"),
         ('rules = "rules.toml"', 'rule = "rules.toml"', "Did you mean 'rules'?"),
         ("[[test]]", "[[tset]]", "no key 'tset'"),
+        ('fires = ["quiet on a"]', 'fires = ["quite on a"]', "Did you mean 'quiet'?"),
+        ('fires = ["quiet on a"]', "every = 9223372036854775807\nfires = []", "1000000000"),
+        ("mfr =", 'kind = "spikin"\nmfr =', "Did you mean 'spiking'?"),
+        ("mfr =", 'n_spikes = "1e30*5"\nmfr =', "n_spikes counts something"),
+        ("mfr =", "n_spikes = [0.5]\nmfr =", "n_spikes counts something"),
+        ("mfr =", "sg_mean = [true]\nmfr =", "no number"),
+        ("mfr =", 'silent = "1*5"\nmfr =', "'silent' is no figure"),
     ],
 )
 def test_a_mistake_in_a_test_is_told_with_its_file(run, before, after, told):
@@ -105,6 +112,14 @@ def test_a_mistake_in_a_test_is_told_with_its_file(run, before, after, told):
         run(TEST.replace(before, after))
     assert told in str(caught.value)
     assert "rules_test.toml" in str(caught.value)
+
+
+def test_mistakes_in_several_tests_are_told_at_once(run):
+    wrong = "[[test]]\nfires = []\n[test.layers.a]\n{} = 0.1\n"
+    with pytest.raises(RuleError, match="2 mistakes") as caught:
+        run(wrong.format("mrf") + wrong.format("mfr") + wrong.format("dead_fraq"))
+    assert "'mfr'" in str(caught.value)
+    assert "'dead_frac'" in str(caught.value)
 
 
 def test_a_test_that_expects_nothing_is_a_mistake(run):

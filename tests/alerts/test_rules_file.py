@@ -75,6 +75,25 @@ def test_a_file_with_a_byte_order_mark_and_windows_lines_is_read(write):
         (rule("after_step = -1"), ["`after_step` was -1", "0 or more"]),
         (rule("keep_firing_for = 1.5"), ["`keep_firing_for` was 1.5"]),
         (rule("layers = []"), ["`layers` is empty"]),
+        (rule('layers = [""]'), ["matches no layer"]),
+        (rule("layers = 3"), ["`layers` was 3", "head.*"]),
+        (rule("for = 99999999999999999999"), ["no training has more"]),
+        (rule("after_step = 9223372036854775808"), ["no training has more"]),
+        (rule("alert = 'x'"), ["no key 'alert'", "`name` here"]),
+        (rule("follows.here = ['mine']"), ["'mine' → 'mine'".replace("'", ""), "circle"]),
+        ("x = " + "[" * 9000 + "]" * 9000, ["nested too deeply"]),
+        ("[[change]]\nname = 'low-rate'", ["names no key"]),
+        ("[[change]]\nname = 'low-rate'\nfor = 1\n" * 2, ["changed twice"]),
+        ("[[change]]\nfor = 1\n", ["no `name`"]),
+        (
+            "[[change]]\nname = 'low-rate'\nfor = 1\n" + rule("", name="low-rate"),
+            ["changed and replaced"],
+        ),
+        ("[[channel]]\nname = 't'\ntype = 'slack'\nurl_env = 'X'\n" * 2, ["twice"]),
+        (
+            "[[channel]]\nname = 't'\ntype = 'slack'\nurl_env = 'X'\nrules = ['dead-lyer']\n",
+            ["`rules`", "Did you mean 'dead-layer'?"],
+        ),
         (rule("try = ['a']"), ["`try` was ['a']"]),
         (rule("metric = 'mrf'"), ["`metric`", "'mrf'", "'mfr'"]),
         (rule("metric = 'layer'"), ["`metric`", "'layer'"]),
@@ -84,11 +103,18 @@ def test_a_file_with_a_byte_order_mark_and_windows_lines_is_read(write):
         (rule("", expr=""), ["not an SQL expression"]),
         (rule("", expr="mfr"), ["not a condition", "Float64"]),
         (rule("", expr="mfr > 'a'"), ["cannot be evaluated"]),
-        (rule("", expr="mfr > (SELECT 1)"), ["cannot be evaluated"]),
+        (rule("", expr="mfr > (SELECT 1)"), ["holds a SELECT", "avg_over(x, n)"]),
+        (rule("", expr="mfr > (SELECT avg(mfr) FROM wide)"), ["holds a SELECT"]),
+        (rule("", expr="mfr > (select 1 from read_csv('/etc/passwd'))"), ["holds a SELECT"]),
+        (rule("", expr="now() > TIMESTAMP '2020-01-01' AND mfr > 0"), ["asks for the time (now)"]),
+        (rule("", expr="current_date > '2020-01-01' AND mfr > 0"), ["(current_date)"]),
+        (rule("", expr="mfr > 0" + " AND mfr > 0" * 500), ["6007 characters", "2000 may be"]),
+        (rule("", expr="(" * 300 + "mfr > 0" + ")" * 300), ["not an SQL expression", "…"]),
+        (rule("", expr="avg_over(mfr, ²) > 0"), ["cannot be read"]),
         (rule("", expr="step > 10"), ["names no metric", "dead_frac"]),
-        (rule("", expr="mfr > 1 OR (SELECT"), ["not an SQL expression"]),
+        (rule("", expr="mfr > 1 OR (SELECT"), ["holds a SELECT"]),
         (rule("clear = 'mrf < 1'"), ["`clear`", "'mrf'"]),
-        (rule("", expr="AVG(mfr) > 0.5"), ["'mine'", "DuckDB", "aggregates"]),
+        (rule("", expr="AVG(mfr) > 0.5"), ["'mine'", "DuckDB", "aggregates", "avg_over(x, n)"]),
         (rule("", expr="mfr > AVG(mfr) OVER ()"), ["DuckDB", "window"]),
         (rule("", expr="GREATEST(mfr, sg_mean) > 0.5"), ["does not mean the same"]),
         (rule("clear = '(mfr > 0.1) IS NOT TRUE'"), ["does not mean the same"]),
@@ -111,6 +137,31 @@ def test_a_file_that_is_not_there_or_a_folder_is_told(tmp_path):
         load_rules(tmp_path / "missing.toml")
     with pytest.raises(RuleError, match="folder"):
         load_rules(str(tmp_path))
+
+
+def test_a_long_mistake_is_cut_where_it_is_shown(write):
+    for text in (rule("", name="x" * 500), rule("", expr="NOT " * 400 + "mfr > 0")):
+        with pytest.raises(RuleError) as caught:
+            load_rules(write(text))
+        assert len(str(caught.value)) < 700
+
+
+def test_rules_that_follow_from_each_other_are_told_once(write):
+    def pair(place, back):
+        return rule(f"follows.{place} = ['b']", name="a") + rule(
+            f"follows.{back} = ['a']", name="b"
+        )
+
+    for place, back in (("here", "here"), ("before", "behind"), ("behind", "before")):
+        with pytest.raises(RuleError, match="is a circle: a → b → a") as caught:
+            load_rules(write(pair(place, back)))
+        assert str(caught.value).count("circle") == 1
+    for place, back in (("before", "before"), ("behind", "behind"), ("anywhere", "anywhere")):
+        load_rules(write(pair(place, back)))  # depth or time says which was first
+
+
+def test_a_glob_does_not_mean_the_rule_that_it_stands_in(write):
+    load_rules(write(rule("follows.here = ['m*']")))
 
 
 def test_a_rule_made_by_hand_is_checked_as_well():

@@ -63,7 +63,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(write):
         load_ruleset(path)
     told = str(caught.value)
     for part in (
-        f"{path}: 7 mistakes:",
+        f"{path}: 8 mistakes:",
         "'no-such'",
         "Did you mean 'dead_frac'",
         "not an SQL expression",
@@ -75,15 +75,28 @@ def test_all_mistakes_of_a_file_are_told_at_once(write):
         assert part in told
 
 
+def test_a_mistake_at_the_top_hides_none_below(write):
+    path = write(
+        'rules = 1\nmute = "x"\n[[rule]]\nname = "a"\nexpr = "mfr >"\nfollows.before = ["no"]\n'
+        '[[rule]]\nname = "a"\nexpr = "mfr > 0"\n'
+    )
+    with pytest.raises(RuleError) as caught:
+        load_ruleset(path)
+    for part in ("5 mistakes", "'rules'", "`mute`", "not an SQL", "'no'", "there twice"):
+        assert part in str(caught.value)
+
+
 def test_all_mistakes_of_a_rule_are_told_too(write):
     path = write(
-        '[[rule]]\nname = "a"\nexpr = "dead_fraq > 0"\nfor = "5m"\nseverity = "bad"\n'
+        '[[rule]]\nname = "a"\nexpr = "dead_fraq > 0"\nfor = "5m"\nseverity = "bad"\ncolor = 3\n'
         'clear = "mfr"\nactions = ["stpo"]\nlayers = ["kind:x"]\nmetric = "layer"\n'
     )
     with pytest.raises(RuleError) as caught:
         load_ruleset(path)
-    for part in ("'dead_fraq'", "'5m'", "'bad'", "`clear`", "'stpo'", "'x'", "`metric`"):
-        assert part in str(caught.value)
+    told = str(caught.value)
+    for part in ("'dead_fraq'", "'5m'", "'bad'", "`clear`", "'stpo'", "'x'", "`metric`", "'color'"):
+        assert part in told
+    assert told.count("rule 'a'") == 1
 
 
 def test_muted_and_changed_is_a_mistake(write):

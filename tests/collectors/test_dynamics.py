@@ -10,7 +10,7 @@ from torch import nn
 
 from spikewatch.collectors.dynamics import DynamicsReader
 from spikewatch.metrics import TABLES
-from spikewatch.zoo import LIF
+from spikewatch.zoo import LIF, SuperSpike, spike
 
 
 def row_of(listen, lif, *, steps=1, loss=None):
@@ -46,6 +46,35 @@ def test_the_decay_of_a_time_constant_is_what_a_step_multiplies_with(listen):
 def test_decays_out_of_range_are_counted(listen, beta, out, extreme):
     row = row_of(listen, snn.Leaky(beta=beta))
     assert (row["n_decays_out"], row["n_decays_extreme"]) == (out, extreme)
+
+
+class Handmade(nn.Module):
+    """A neuron as one writes it, with what it calls its decay."""
+
+    def __init__(self, **named):
+        super().__init__()
+        self.threshold = 1.0
+        vars(self).update(named)
+
+    def forward(self, current, mem):
+        mem = 0.9 * mem + current
+        return spike(mem - self.threshold, SuperSpike(10.0)), mem
+
+
+@pytest.mark.parametrize(
+    ("named", "decay"),
+    [
+        ({"decay": 0.25}, 0.25),
+        ({"decay": 1.1}, 1.1),  # it grows by itself, and is to be told
+        ({"mem_decay": -0.1}, -0.1),
+        ({"decay": 20.0}, None),  # a time constant
+        ({"decay": 20.0, "beta": 0.9}, 0.9),
+        ({"beta": 5.0}, None),  # the sharpness of a surrogate
+    ],
+)
+def test_what_a_handmade_neuron_calls_a_decay(listen, named, decay):
+    row = row_of(listen, Handmade(**named))
+    assert row.get("sum_decay") == decay
 
 
 def test_each_neuron_may_have_a_threshold_of_its_own_and_nan_is_out(listen):

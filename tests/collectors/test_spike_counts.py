@@ -18,14 +18,16 @@ from .conftest import plain
 class Counting:
     """The instrument alone, fed with tensors."""
 
-    def __init__(self):
+    def __init__(self, widths=()):
         library = Library("user", is_spiking=lambda *_: None)
-        self._counts = SpikeCounts(Subject(library, lambda: None, lambda _: None, lambda _: None))
+        nothing = (lambda: None, lambda _: None, lambda _: None)
+        self._counts = SpikeCounts(Subject(library, *nothing, widths=frozenset(widths)))
 
-    def add(self, spikes, axes="B*"):
+    def add(self, spikes, axes="B*", *, time=0):
         where = Axes.parse(axes, rank=spikes.dim())
+        starts = time == 0
         self._counts.add(
-            Call(spikes, spikes, where, time=0, starts_sample=True, again=False, probed=False)
+            Call(spikes, spikes, where, time=time, starts_sample=starts, again=False, probed=False)
         )
 
     def flush(self):
@@ -91,6 +93,45 @@ def test_a_neuron_that_wakes_is_not_dead_and_one_that_falls_silent_becomes_dead(
         dead.append(counts.flush().get("n_dead"))
     # 3 steps of 1000 hold 2995 observations: neuron 2 is dead from step 2, neuron 1 from step 3.
     assert dead == [None, None, 1, 2, 2, 2]
+
+
+def silent_steps(counts, *, n_time_steps, whole):
+    """Feed silent samples, thirty at once, until neurons are called dead; how many times."""
+    for n in range(1, 200):
+        if whole:
+            counts.add(torch.zeros(n_time_steps, 30, 4), "TB*")
+        else:
+            for time in range(n_time_steps):
+                # After the first step it is not told any more which time step a call is.
+                counts.add(torch.zeros(30, 4), time=time if n == 1 else None)
+        if "n_dead" in counts.flush():
+            return n
+    raise AssertionError("they are never called dead")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("n_time_steps", "n"), [(2, 50), (10, 10), (100, 10), (500, 10)])
+def test_time_steps_of_a_few_samples_are_no_evidence(whole, n_time_steps, n):
+    assert silent_steps(Counting(), n_time_steps=n_time_steps, whole=whole) == n
+
+
+def test_a_bitmap_says_behind_how_many_slots_it_stands():
+    counts = Counting()
+    for _ in range(10):
+        counts.add(torch.zeros(100, 30, 4), "TB*")
+        row = counts.flush()
+    assert (row["silent_n_obs"], bytes(row["silent"])) == (30_000, b"\xf0")
+
+
+def test_tokens_share_the_weights_of_a_channel_as_places_of_an_image_do():
+    tokens = torch.zeros(1, 3000, 16, 8)  # time, batch, tokens, channels
+    tokens[..., 4, :6] = 1  # one token makes six channels fire, the others none
+    for widths, expected in (((8, 32), (8, 2)), ((16,), (16, 15)), ((8, 16), None), ((), None)):
+        counts = Counting(widths)
+        counts.add(tokens, "TB*")
+        row = counts.flush()
+        found = (row["n_channels"], row["n_dead_channels"]) if "n_channels" in row else None
+        assert found == expected
 
 
 def test_a_neuron_that_always_fires_is_saturated():
