@@ -18,6 +18,7 @@ from spikewatch.observing import Counts, Histogram, OnHost
 
 from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
+from .strides import fair_stride
 from .sums import count_bins
 from .surrogate import output_shape
 
@@ -71,7 +72,7 @@ class MembraneReader:
         saved = next(iter(node.saved_tensors), None)
         if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
-        stride = _stride(saved.numel())
+        stride = fair_stride(saved.numel(), _MOST)
         saved, spikes = _some(saved, stride), _some(spikes, stride)
         theta = _theta(threshold, output_shape(node), stride, like=saved)
         known = self._saved or self._find_out(saved, spikes, theta)
@@ -106,7 +107,7 @@ class MembraneReader:
         if membrane is None:
             return None
         potential = membrane.potential.detach()
-        stride = _stride(potential.numel())
+        stride = fair_stride(potential.numel(), _MOST)
         theta = _theta(threshold, tuple(potential.shape), stride, like=potential)
         same = potential.shape == call.spikes.shape and membrane.pre_reset
         spikes = _some(call.spikes, stride).clone() if same else None
@@ -206,7 +207,10 @@ def _coarse(counts: Sequence[float]) -> list[float]:
 
 
 def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
-    """Nodes of some time steps, spread over the sequence, each with the spikes that it made."""
+    """Nodes of some time steps, spread over the sequence, each with the spikes that it made.
+
+    Of all time steps where σ′ is read of all of them, in the first step with the dear readings.
+    """
     nodes, values, axis = call.nodes, call.values, call.axes.time
     if output_shape(nodes[0]) == tuple(values.shape):
         yield nodes[0], values
@@ -215,14 +219,9 @@ def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
     each, rest = divmod(len(nodes), n_steps)
     if axis is None or step is None or rest or not each or output_shape(nodes[0]) != step.shape:
         return
-    width = -(-n_steps // SPREAD_STEPS)
+    width = 1 if call.pick is None else -(-n_steps // SPREAD_STEPS)
     for chosen in range(int((call.pick or 0.0) * width), n_steps, width):
         yield nodes[chosen * each], values.select(axis, chosen)
-
-
-def _stride(n: int) -> int:
-    # Odd, so that it meets every neuron where their number is a power of two.
-    return 1 if n <= _MOST else -(-n // _MOST) | 1
 
 
 def _some(x: Tensor, stride: int) -> Tensor:
