@@ -20,6 +20,10 @@ from .libraries import user
 from .library import Library, load_libraries, qualified_names
 
 
+# Bases from these tell nothing of whose a class is.
+_NO_PACKAGES = {"torch", "builtins", "abc", "typing"}
+
+
 @dataclass(frozen=True)
 class Found:
     """A module that makes spikes, or may."""
@@ -31,19 +35,54 @@ class Found:
     note: str = ""
     axes: str = ""
 
+    @property
+    def sure(self) -> bool:
+        """Whether the class says that it makes spikes, and no look at them is needed.
+
+        A library says so of its own classes; a class that a user derived from one may return what
+        it likes, such as the potential of a readout.
+        """
+        return self.library.name != "user" and not _is_derived(own_type(self.module))
+
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
     """The modules of `model` that make spikes, outermost first; nothing inside another neuron."""
-    libraries = load_libraries()
+    libraries, modules = load_libraries(), named_modules(model)
     found: list[Found] = []
-    for name, module in named_modules(model).items():
+    for name, module in modules.items():
         if any(_inside(name, f.name) for f in found if f.kind == "spiking"):
             continue  # a part of a neuron: its surrogate, its inner recurrent layer
         if name in named:
             found.append(Found(name, module, user.LIBRARY, "spiking", "named by hand", named[name]))
         elif (hit := _recognise(name, module, libraries)) is not None:
-            found.append(hit)
+            parent = modules.get(name.rpartition(".")[0]) if name else None
+            if hit.kind == "spiking" or parent is None or not _is_part(module, parent, libraries):
+                found.append(hit)
     return found
+
+
+def _is_part(module: nn.Module, parent: nn.Module, libraries: list[Library]) -> bool:
+    """Whether a library's module is a part of one that the library knows to make no spikes.
+
+    Such is the surrogate of a readout which does not fire.
+    """
+    names = qualified_names(type(parent))
+    known = next((k for x in libraries if (k := x.is_spiking(parent, names)) is not None), None)
+    return known is False and _package(own_type(module)) in {_package(c) for c in _bases(parent)}
+
+
+def _is_derived(cls: type) -> bool:
+    """Whether a class is derived from one of another package, torch's aside."""
+    others = {_package(c) for c in cls.__mro__[1:]} - _NO_PACKAGES
+    return bool(others) and _package(cls) not in others
+
+
+def _bases(module: nn.Module) -> list[type]:
+    return [c for c in type(module).__mro__ if _package(c) not in _NO_PACKAGES]
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _inside(name: str, outer: str) -> bool:

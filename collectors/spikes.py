@@ -55,9 +55,8 @@ class SpikeObserver:
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
-        by_us = found.library.name != "user" or found.note == "named by hand"
         self._candidate = Candidate(found_by_code=found.kind == "candidate", claims=claims)
-        self._candidate.sure = by_us
+        self._candidate.sure = found.sure or found.note == "named by hand"
         self._claims = claims
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -259,6 +258,10 @@ class SpikeObserver:
             self._rejected, self.called = True, None
             self.stop()
             session.note(self.layer.name, f"not counted as a spiking layer: {self._candidate.why}")
+            if self.layer.kind == "spiking":  # as it was stored, when it was found
+                note = f"not counted: {self._candidate.why}"
+                self.layer = replace(self.layer, kind="candidate", note=note)
+                session.confirm(self.layer)
         elif verdict == "yes" and self.layer.kind == "candidate":
             self.layer = replace(self.layer, kind="spiking", note="made by an autograd function")
             session.confirm(self.layer)
