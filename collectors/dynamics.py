@@ -1,6 +1,6 @@
 """Threshold, decay and trainable parameters of a spiking layer, and whether gradient reaches them.
 
-Read in the steps with the dear readings: threshold and decay as the forward pass used them, gradients
+Read in steps with the dear readings: threshold and decay as the forward pass used them, gradients
 when the step ends.
 """
 
@@ -34,7 +34,7 @@ class DynamicsReader:
 
     def add(self, call: Call) -> None:
         """Read the parameters at the first call of a step, before the optimizer moves them."""
-        self._with_graph |= call.spikes.requires_grad
+        self._with_graph |= call.has_graph
         if self._counters is None and call.detailed and call.module is not None:
             with torch.no_grad():
                 self._read(self._subject.library.dynamics(call.module))

@@ -14,20 +14,13 @@ from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
-from .calls import Call, Subject, TimeSteps, Turn
+from .calls import Subject
 from .candidates import Candidate
-from .hooks import Hook, in_recomputation, why_unreadable
-from .lane import Lane
+from .hooks import Hook, why_unreadable
+from .layer_reader import LayerReader, Made
 from .library import unknown_start
 from .recognise import Found, find_spiking
-from .sites import Sites
 from .surrogate import surrogate_nodes
-
-
-_ONE_REPLICA = (
-    "called on several devices or in several threads in one step; the figures are those of one of "
-    "them, a part of the batch"
-)
 
 
 def find(
@@ -64,10 +57,7 @@ class SpikeObserver:
         self._subject = Subject(
             found.library, self._module_if_read, self._tell, self._spent, fault=self._fault
         )
-        self._sites: dict[str, Sites] = {}  # by phase
-        self._lanes: dict[str, Lane] = {}  # by phase
-        self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
-        self._turn = Turn()
+        self._reader = LayerReader(self._subject, self._confirm_site)
         self._starts: bool | None = None
 
     # ------------------------------------------------------------------------------------- life
@@ -93,19 +83,7 @@ class SpikeObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         self._claims.clear()
-        if self._lane(phase).end():
-            self._sites.pop(phase, None)
-        counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
-        if counts is not None and self._session is not None and self._session.detailed:
-            clock = self._clocks.get((phase, False))
-            self._turn.end(1 if clock is None else clock.forget_longest())
-        return counts
-
-    def _lane(self, phase: str) -> Lane:
-        lane = self._lanes.get(phase)
-        if lane is None:
-            lane = self._lanes[phase] = Lane()
-        return lane
+        return self._reader.flush(self._session, phase)
 
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
@@ -190,52 +168,20 @@ class SpikeObserver:
             values = unfold(values)
         if library.spike_times:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
-        axes = self._axes_of(module, spikes, rank=values.dim())
-        phase, again = session.phase(), in_recomputation()
-        if again and not spikes.requires_grad:
-            return  # a checkpoint within a checkpoint: it will run once more, with a graph
-        if not self._lane(phase).takes(spikes.device, again=again):
-            session.note(self.layer.name, _ONE_REPLICA)
-            return
-        number, starts, index = self._number(session, axes, phase, again=again)
-        detailed = session.detailed
-        probed = detailed and (axes.time is not None or self._turn.takes(index))
-        spread = detailed and (axes.time is not None or self._turn.spreads(index))
-        has_slope = (probed or spread) and spikes.requires_grad and not library.spike_times
-        call = Call(
-            spikes=spikes,
-            values=values,
-            axes=axes,
-            time=number,
-            starts_sample=starts,
-            again=again,
-            probed=probed,
-            spread=spread,
-            pick=self._turn.pick if axes.time is not None else None,
-            nodes=surrogate_nodes(spikes) if has_slope else [],
-            module=module,
-            output=output,
-            unfold=unfold,
-        )
-        sites = self._sites.get(phase)
-        if sites is None:
-            sites = self._sites[phase] = Sites(self._subject, self._confirm_site)
-        sites.add(call)
-
-    def _number(
-        self, session: Session, axes: Axes, phase: str, *, again: bool
-    ) -> tuple[int | None, bool, int]:
-        """Time step of a call; whether a sample starts with it; its number among the calls."""
-        if axes.time is not None:
-            return 0, True, 0
-        if not session.detailed:
-            return None, False, 0
         starts, self._starts = self._starts, None
-        clock = self._clocks.get((phase, again))
-        if clock is None:
-            clock = self._clocks[phase, again] = TimeSteps()
-        number, starts = clock.next(None if again else starts, forward=session.n_forwards)
-        return number, starts, clock.longest - 1 if number is None else number
+        self._reader.read(
+            session,
+            Made(
+                spikes=spikes,
+                values=values,
+                axes=self._axes_of(module, spikes, rank=values.dim()),
+                starts=starts,
+                nodes=partial(surrogate_nodes, spikes),
+                module=module,
+                output=output,
+                unfold=unfold,
+            ),
+        )
 
     def _confirm_site(self, suffix: str) -> None:
         if self._session is not None:
