@@ -36,7 +36,7 @@ GRADIENTS = Table(
         Counter("sum_sq_sg", _F64, "sum", "Σσ′² over them"),
         Counter("n_sg_active", _INT, "sum", f"Slots with |σ′| > {SG_ACTIVE}"),
         Counter("n_sg_nonfinite", _INT, "sum", "Reads of σ′ that held NaN or infinity"),
-        Counter("n_sg_negative", _INT, "sum", "Reads of σ′ that held a negative value"),
+        Counter("n_sg_negative", _INT, "sum", "Reads in which σ′ had the wrong sign"),
         Counter("n_sg_neurons", _INT, "last", "Neurons for which σ′ was read"),
         Counter(
             "n_carrying",
