@@ -112,6 +112,34 @@ def test_a_statement_that_the_spikes_contradict_is_not_used(listen):
     assert row["n_membrane_pre_reset"] == 0
 
 
+@pytest.mark.parametrize("current", [0.7, -0.7])
+def test_of_a_silent_neuron_of_ones_own_a_potential_is_not_taken_for_a_distance(listen, current):
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u > 1.0).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * (ctx.saved_tensors[0] - 1.0).abs().lt(0.5)
+
+    class Duck(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.threshold, self.mem = 1.0, None
+
+        def forward(self, x):
+            self.mem = x
+            return Spike.apply(x)
+
+    duck = Duck()
+    heard = listen(nn.Sequential(duck))
+    duck(torch.full((16, 8), current, requires_grad=True))
+    row = heard.tables("0")["membrane"]
+    by_numpy(duck.mem.detach() - 1, row)
+
+
 def test_large_layers_are_read_in_an_even_part(listen):
     lif = snn.Leaky(beta=0.9)
     heard = listen(nn.Sequential(lif))
