@@ -1,7 +1,9 @@
 """Whether a layer of unknown make has shown that it makes spikes."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from .levels import looks_like_spikes
@@ -10,6 +12,10 @@ from .surrogate import surrogate_nodes
 
 
 Verdict = Literal["yes", "wait", "no"]
+
+
+# What a node has made: the size of the spikes, and how many of them are events.
+Events = tuple[int, Tensor]
 
 
 class Candidate:
@@ -26,14 +32,27 @@ class Candidate:
         self.why = ""
         """Why the verdict was "no"."""
 
-    def judge(self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any]) -> Verdict:
-        """Look at one call. Without a graph nothing can be said of code that was found."""
+    def judge(
+        self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[int, Events]
+    ) -> Verdict:
+        """Look at one call. Without a graph nothing can be said of code that was found.
+
+        Args:
+            args: What the layer was called with.
+            spikes: What it returned.
+            nodes: The surrogate's nodes behind that.
+            made: What functions have made within the call, as far as it was heard.
+        """
+        own = self._own_nodes(args, nodes)
         if self._by_code:
             if not spikes.requires_grad:
                 return "wait"
-            if not self._own_nodes(args, nodes):
+            if not own:
                 self.why = "its output is not made by a spike function of its own"
                 return "no"
+        if not _is_what_was_made(spikes, own, made):
+            self.why = "its output is not the spikes themselves (their sum over time, a dropout)"
+            return "no"
         verdict = looks_like_spikes(spikes)
         if verdict is False:
             self.why = "its output takes many values"
@@ -50,3 +69,16 @@ class Candidate:
         # Hooks of inner modules run first: what they claim is not their parent's.
         self._claims.update(id(n) for n in own)
         return own
+
+
+def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[int, Events]) -> bool:
+    """Whether a layer's output has the events of its functions, and no fewer or other ones.
+
+    The two halves of a ternary spike are as large as the output each.
+    """
+    parts = [made[id(node)] for node in nodes if id(node) in made]
+    if not parts or len(parts) < len(nodes):
+        return True  # not all of it was heard
+    n_parts, rest = divmod(sum(size for size, _ in parts), max(1, spikes.numel()))
+    events = torch.stack([n for _, n in parts]).sum()
+    return rest == 0 and 1 <= n_parts <= 2 and bool(events == spikes.count_nonzero())

@@ -16,10 +16,11 @@ from spikewatch.observing import Counts, Session
 from .axes import Axes, infer_axes
 from .calls import Subject
 from .candidates import Candidate
+from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader, Made
-from .library import unknown_start
-from .recognise import Found, find_spiking
+from .library import Library, unknown_start
+from .recognise import BY_HAND, Found, find_spiking, functions_of, reaches_tap
 from .surrogate import surrogate_nodes
 
 
@@ -29,13 +30,15 @@ def find(
     """An observer for each spiking layer and each candidate (see `recognise`)."""
     claims: set[int] = set()
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
-    return [SpikeObserver(f, claims) for f in found]
+    running = Running(model, [f.module for f in found if f.sure])
+    return [SpikeObserver(f, claims, running) for f in found]
 
 
 class SpikeObserver:
     """Watches one spiking layer, or a candidate until it is known what it is."""
 
-    def __init__(self, found: Found, claims: set[int]) -> None:
+    def __init__(self, found: Found, claims: set[int], running: Running | None = None) -> None:
+        """Take what was found, the nodes that inner layers claim, and who calls functions."""
         self.layer = Layer(
             name=found.name,
             kind=found.kind,
@@ -49,7 +52,7 @@ class SpikeObserver:
         self._library = found.library
         self._axes = found.axes
         self._candidate = Candidate(found_by_code=found.kind == "candidate", claims=claims)
-        self._candidate.sure = found.sure or found.note == "named by hand"
+        self._candidate.sure = found.sure or found.note == BY_HAND
         self._claims = claims
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -58,7 +61,25 @@ class SpikeObserver:
             found.library, self._module_if_read, self._tell, self._spent, fault=self._fault
         )
         self._reader = LayerReader(self._subject, self._confirm_site)
+        self._ear = (
+            None if running is None or self._candidate.sure else self._ear_of(found, running)
+        )
         self._starts: bool | None = None
+
+    def _ear_of(self, found: Found, running: Running) -> Ear | None:
+        """What hears the functions that the module calls; where it taps them it is told already."""
+        functions = functions_of(found.module)
+        if not functions or reaches_tap(found.module):
+            return None
+        return Ear(found.name, found.module, functions, running, self._inner_subject)
+
+    def _inner_subject(self, library: Library) -> Subject:
+        return replace(self._subject, library=library, dead=None, step=None)
+
+    @property
+    def inner_layers(self) -> Sequence[Layer]:
+        """Layers that are functions, called within this module."""
+        return [] if self._ear is None else self._ear.inside.layers
 
     # ------------------------------------------------------------------------------------- life
 
@@ -66,24 +87,38 @@ class SpikeObserver:
         """Put the hooks on."""
         self._session = session
         module = self._module()
-        if module is None or self._rejected or self._handles:
+        if module is None or self._handles:
+            return
+        if self._rejected:
+            if self._ear is not None:
+                self._ear.start(session, self)
             return
         self._handles = [module.register_forward_hook(Hook(self._on_forward, self))]
         # A hook that takes keyword arguments costs ten times as much as one that does not.
         if session.detailed and self._library.starts_sample is not unknown_start:
             before = Hook(self._before_forward, self)
             self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        if self._ear is not None:  # after our own hook: it has to hear what was made until then
+            self._ear.start(session, self)
 
     def stop(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._ear is not None:
+            self._ear.stop()
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         self._claims.clear()
-        return self._reader.flush(self._session, phase)
+        counts = self._reader.flush(self._session, phase)
+        if self._ear is None or self._session is None:
+            return counts
+        if inner := self._ear.inside.flush(self._session, phase):
+            self.called = None  # it is seen, though its own forward may be called by hand
+            return Counts({}, sites=inner)
+        return counts
 
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
@@ -199,16 +234,34 @@ class SpikeObserver:
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
-        verdict = self._candidate.judge(args, spikes, nodes)
+        if self._ear is not None:
+            nodes = [n for n in nodes if n._forward_cls in self._ear.inside.functions]
+        made = {} if self._ear is None else self._ear.latest.made
+        verdict = self._candidate.judge(args, spikes, nodes, made)
         if verdict == "no":
-            self._rejected, self.called = True, None
-            self.stop()
-            session.note(self.layer.name, f"not counted as a spiking layer: {self._candidate.why}")
-            if self.layer.kind == "spiking":  # as it was stored, when it was found
-                note = f"not counted: {self._candidate.why}"
-                self.layer = replace(self.layer, kind="candidate", note=note)
+            self._reject(session)
+        elif verdict == "yes":
+            if self._ear is not None:
+                self._ear.inside.settle(inner=False)
+                self._ear.stop()
+            if self.layer.kind == "candidate":
+                self.layer = replace(
+                    self.layer, kind="spiking", note="made by an autograd function"
+                )
                 session.confirm(self.layer)
-        elif verdict == "yes" and self.layer.kind == "candidate":
-            self.layer = replace(self.layer, kind="spiking", note="made by an autograd function")
-            session.confirm(self.layer)
         return verdict == "yes"
+
+    def _reject(self, session: Session) -> None:
+        """The module's output is not the spikes; those that are made within it are layers then."""
+        self._rejected, self.called = True, None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        why = f"not counted as a spiking layer: {self._candidate.why}"
+        if self._ear is not None:
+            self._ear.inside.settle(inner=True)
+            why += ". What functions make within it is counted, where it is spikes"
+        session.note(self.layer.name, why)
+        if self.layer.kind == "spiking":  # as it was stored, when it was found
+            self.layer = replace(self.layer, kind="candidate", note=f"not counted: {why}")
+            session.confirm(self.layer)
