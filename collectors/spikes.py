@@ -236,14 +236,15 @@ class SpikeObserver:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
         if self._ear is not None:
             nodes = [n for n in nodes if n._forward_cls in self._ear.inside.functions]
-        made = {} if self._ear is None else self._ear.latest.made
+        made = {} if self._ear is None else self._ear.made
         verdict = self._candidate.judge(args, spikes, nodes, made)
         if verdict == "no":
             self._reject(session)
         elif verdict == "yes":
             if self._ear is not None:
-                self._ear.inside.settle(inner=False)
-                self._ear.stop()
+                self._ear.inside.settle(inner=False, sure=self._candidate.sure)
+                if self._candidate.sure:
+                    self._ear.stop()
             if self.layer.kind == "candidate":
                 self.layer = replace(
                     self.layer, kind="spiking", note="made by an autograd function"

@@ -64,6 +64,7 @@ class Inside:
     Attributes:
         functions: Those that the module's code can reach.
         settled: Whether they are layers of their own (True), or the module is the layer (False).
+        sure: Whether that will not change any more.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Inside:
         """Take the module, what it can reach, the model's weights, and what makes a subject."""
         self.functions = functions
         self.settled: bool | None = None
+        self.sure = False
         self._name = name
         self._module = module
         self._weights = weights
@@ -88,16 +90,17 @@ class Inside:
     @property
     def live(self) -> bool:
         """Whether there is something to listen to."""
-        return self.settled is not False and bool(self.functions - self._no_spikes)
+        open_ = self.settled is not False or not self.sure
+        return open_ and bool(self.functions - self._no_spikes)
 
     @property
     def layers(self) -> list[Layer]:
         """The inner layers that are stored."""
         return [x.layer for x in self._layers.values() if x.layer is not None]
 
-    def settle(self, *, inner: bool) -> None:
+    def settle(self, *, inner: bool, sure: bool = True) -> None:
         """Say whether what is made inside is a layer of its own."""
-        self.settled = inner
+        self.settled, self.sure = inner, sure
         if not inner:
             self._turns.clear()
             self._layers.clear()
@@ -114,8 +117,10 @@ class Inside:
         if source.is_weight or not spikes.is_floating_point() or spikes.dim() == 0:
             self._drop(call.function)
             return
-        if self.settled is None:
+        if not self.settled:
             running.made[id(call.context)] = spikes.numel(), spikes.count_nonzero()
+        if self.settled is False:
+            return
         turn = self._turn(call, place, source, running)
         if turn is None:
             return

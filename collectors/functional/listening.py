@@ -122,10 +122,17 @@ class _Seat:
         self._own = _ABSENT
 
     def tell(self, function: Any, context: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor) and not torch._C._is_tracing():
+        if isinstance(output, Tensor) and not _is_traced():
             call = FunctionCall(function, context, inputs, output)
             for listener in self.listeners:
                 listener.hear(call)
+
+
+def _is_traced() -> bool:
+    # The tracer rests while a function's own forward runs, and says that it does not trace.
+    return (
+        getattr(torch.jit._trace, "_trace_module_map", None) is not None or torch._C._is_tracing()
+    )
 
 
 def _forward(function: Any, original: Callable[..., Any], seat: _Seat) -> Callable[..., Any]:

@@ -4,12 +4,12 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikewatch.layers import own_type
 from spikewatch.observing import Session
@@ -44,6 +44,11 @@ class Ear:
         self.forward: CodeType | None = getattr(own_type(module).forward, "__code__", None)
         self._running = running
         self._handles: list[Any] = []
+
+    @property
+    def made(self) -> Mapping[int, tuple[int, Tensor]]:
+        """What functions have made in the latest pass, by the nodes that made it."""
+        return self.latest.made if self._handles else {}
 
     def start(self, session: Session, owner: Any) -> None:
         """Listen, as long as there is something to hear."""
