@@ -39,16 +39,17 @@ class Ear:
     ) -> None:
         self.module = weakref.ref(module)
         self.inside = Inside(name, self.module, functions, running.weights, subject)
-        self.latest: Pass = Pass()
-        """The pass that runs, or ran last."""
+        self.loose = Pass()
+        """Of calls outside of any pass that a hook has seen."""
         self.forward: CodeType | None = getattr(own_type(module).forward, "__code__", None)
         self._running = running
         self._handles: list[Any] = []
 
     @property
     def made(self) -> Mapping[int, tuple[int, Tensor]]:
-        """What functions have made in the latest pass, by the nodes that made it."""
-        return self.latest.made if self._handles else {}
+        """What functions have made in the pass that runs in this thread, by the nodes."""
+        runs = next((p for ear, p in reversed(self._running.stack) if ear is self), None)
+        return {} if runs is None else runs.made
 
     def start(self, session: Session, owner: Any) -> None:
         """Listen, as long as there is something to hear."""
@@ -71,13 +72,13 @@ class Ear:
             self._running.stop(self)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        self.latest = Pass()
-        self._running.stack.append(self)
+        self._running.stack.append((self, Pass()))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
         stack = self._running.stack
-        while self in stack and stack.pop() is not self:
-            pass  # what an exception left behind
+        if any(ear is self for ear, _ in stack):
+            while stack.pop()[0] is not self:
+                pass  # what an exception left behind
 
 
 class Running:
@@ -95,8 +96,8 @@ class Running:
         self._loose_step: tuple[int, int] | None = None
 
     @property
-    def stack(self) -> list[Ear]:
-        """The ears whose modules run in this thread, outermost first."""
+    def stack(self) -> list[tuple[Ear, Pass]]:
+        """The ears whose modules run in this thread, outermost first, each with its pass."""
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack
@@ -116,7 +117,7 @@ class Running:
         self._wanted.subtract(ear.inside.functions)
         unlisten(frozenset(f for f in ear.inside.functions if not self._wanted[f]), self)
         self._ears = {k: e for k, e in self._ears.items() if e is not ear}
-        self.stack[:] = [e for e in self.stack if e is not ear]
+        self.stack[:] = [x for x in self.stack if x[0] is not ear]
 
     def hear(self, call: FunctionCall) -> None:
         """Take a call to the module that made it."""
@@ -139,14 +140,16 @@ class Running:
         if why_unreadable(call.output):
             return
         frame = caller()
-        ear = self.stack[-1] if self.stack else self._loose(session, frame, call)
+        ear, runs = self.stack[-1] if self.stack else self._loose(session, frame, call)
         if ear is None or not ear.inside.live or call.function not in ear.inside.functions:
             return
         place, module = place_of(frame, ear.forward)
         if id(module) not in self._neurons:
-            ear.inside.hear(session, call, frame, place, ear.latest)
+            ear.inside.hear(session, call, frame, place, runs)
 
-    def _loose(self, session: Session, frame: FrameType | None, call: FunctionCall) -> Ear | None:
+    def _loose(
+        self, session: Session, frame: FrameType | None, call: FunctionCall
+    ) -> tuple[Ear | None, Pass]:
         """Who made a call outside of any pass that a hook has seen: `layer.forward(x)`."""
         for _ in range(_MOST_FRAMES):
             if frame is None:
@@ -156,17 +159,18 @@ class Running:
                 ear = self._ears.get(id(module))
                 if ear is not None:
                     self._begin_loose(session)
-                    return ear
+                    return ear, ear.loose
             frame = frame.f_back
         able = [e for e in self._ears.values() if call.function in e.inside.functions]
-        return able[0] if in_recomputation() and len(able) == 1 else None
+        again = in_recomputation() and len(able) == 1
+        return (able[0], able[0].loose) if again else (None, Pass())
 
     def _begin_loose(self, session: Session) -> None:
         now = session.step, session.n_forwards
         if now != self._loose_step:
             self._loose_step = now
             for ear in self._ears.values():
-                ear.latest = Pass()
+                ear.loose = Pass()
 
 
 def _codes(cls: type) -> set[CodeType]:
