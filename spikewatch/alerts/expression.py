@@ -30,7 +30,8 @@ class Condition:
         lookbacks: What these columns hold.
         columns: The catalogue's columns that it names, in the order of the text, without keys.
         evidence: Those, and the counters that they are computed from. Where all of these are NULL
-            the condition says nothing about a row.
+            the condition says nothing about a row. What begins with `is_` tells which layers are
+            meant, not how they are: it counts only where nothing else is named.
     """
 
     sql: str
@@ -91,7 +92,8 @@ def _to_polars(sql: str, plain: str) -> pl.Expr:
 
 def _evidence(columns: Iterable[str]) -> tuple[str, ...]:
     roots = [c for name in columns if name in METRICS for c in METRICS[name].expr.meta.root_names()]
-    return tuple(dict.fromkeys([*columns, *roots]))
+    names = tuple(dict.fromkeys([*columns, *roots]))
+    return tuple(name for name in names if not name.startswith("is_")) or names
 
 
 def own_counters(metric: str) -> tuple[str, ...]:

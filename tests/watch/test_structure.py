@@ -53,3 +53,14 @@ def test_a_surrogate_that_is_negative_above_the_threshold_is_told(tmp_path):
     net.lif1.spike_grad = snn.surrogate.triangular()
     fired, _ = train(net, tmp_path, n_steps=8)
     assert ("negative-surrogate", "lif1") in fired
+
+
+def test_a_readout_that_never_fires_is_no_dead_layer_and_a_hidden_layer_is(tmp_path):
+    def fired(quiet):
+        torch.manual_seed(1)
+        net = Net()
+        getattr(net, quiet).threshold.fill_(1000.0)
+        return train(net, tmp_path / quiet, n_steps=106)[0]
+
+    assert ("dead-layer", "lif3") not in fired("lif3")
+    assert ("dead-layer", "lif2") in fired("lif2")
