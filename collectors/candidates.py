@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,10 +23,11 @@ class Candidate:
     """Judges one layer by its calls until it is sure.
 
     Known libraries say what their classes are; of others the values are looked at, and of those
-    that were found by their code alone, the autograd graph.
+    that were found by their code alone, the autograd graph. Nodes are told apart by themselves and
+    held weakly: the number of one that is freed is soon another's.
     """
 
-    def __init__(self, *, found_by_code: bool, claims: set[int]) -> None:
+    def __init__(self, *, found_by_code: bool, claims: WeakSet[Any]) -> None:
         self._by_code = found_by_code
         self._claims = claims
         self.sure = False
@@ -33,7 +35,7 @@ class Candidate:
         """Why the verdict was "no"."""
 
     def judge(
-        self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[int, Events]
+        self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[Any, Events]
     ) -> Verdict:
         """Look at one call. Without a graph nothing can be said of code that was found.
 
@@ -41,7 +43,7 @@ class Candidate:
             args: What the layer was called with.
             spikes: What it returned.
             nodes: The surrogate's nodes behind that.
-            made: What functions have made within the call, as far as it was heard.
+            made: What functions have made within the call, as far as it was heard, by their nodes.
         """
         own = self._own_nodes(args, nodes)
         if self._by_code:
@@ -64,19 +66,19 @@ class Candidate:
 
     def _own_nodes(self, args: tuple[Any, ...], nodes: list[Any]) -> list[Any]:
         inputs = [t for a in args if (t := first_tensor(a)) is not None and t.requires_grad]
-        others = {id(n) for t in inputs for n in surrogate_nodes(t)} | self._claims
-        own = [n for n in nodes if id(n) not in others]
+        others = {n for t in inputs for n in surrogate_nodes(t)}
+        own = [n for n in nodes if n not in others and n not in self._claims]
         # Hooks of inner modules run first: what they claim is not their parent's.
-        self._claims.update(id(n) for n in own)
+        self._claims.update(own)
         return own
 
 
-def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[int, Events]) -> bool:
+def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[Any, Events]) -> bool:
     """Whether a layer's output has the events of its functions, and no fewer or other ones.
 
     The two halves of a ternary spike are as large as the output each.
     """
-    parts = [made[id(node)] for node in nodes if id(node) in made]
+    parts = [made[node] for node in nodes if node in made]
     if not parts or len(parts) < len(nodes):
         return True  # not all of it was heard
     n_parts, rest = divmod(sum(size for size, _ in parts), max(1, spikes.numel()))

@@ -46,7 +46,9 @@ class Found:
         A library says so of its own classes; a class that a user derived from one may return what
         it likes, such as the potential of a readout.
         """
-        return self.library.name != "user" and not _is_derived(own_type(self.module))
+        cls = own_type(self.module)
+        own = _package(cls) == self.library.name.replace("-", "_")
+        return self.library.name != "user" and (own or not _is_derived(cls))
 
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:

@@ -28,7 +28,7 @@ def find(
     model: nn.Module, *, named: Mapping[str, str], taken: frozenset[str]
 ) -> Sequence["SpikeObserver"]:
     """An observer for each spiking layer and each candidate (see `recognise`)."""
-    claims: set[int] = set()
+    claims: weakref.WeakSet[Any] = weakref.WeakSet()
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
     running = Running(model, [f.module for f in found if f.sure])
     return [SpikeObserver(f, claims, running) for f in found]
@@ -37,7 +37,9 @@ def find(
 class SpikeObserver:
     """Watches one spiking layer, or a candidate until it is known what it is."""
 
-    def __init__(self, found: Found, claims: set[int], running: Running | None = None) -> None:
+    def __init__(
+        self, found: Found, claims: weakref.WeakSet[Any], running: Running | None = None
+    ) -> None:
         """Take what was found, the nodes that inner layers claim, and who calls functions."""
         self.layer = Layer(
             name=found.name,
@@ -53,7 +55,6 @@ class SpikeObserver:
         self._axes = found.axes
         self._candidate = Candidate(found_by_code=found.kind == "candidate", claims=claims)
         self._candidate.sure = found.sure or found.note == BY_HAND
-        self._claims = claims
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._rejected = False
@@ -111,7 +112,6 @@ class SpikeObserver:
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
-        self._claims.clear()
         counts = self._reader.flush(self._session, phase)
         if self._ear is None or self._session is None:
             return counts

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,10 @@ class Pass:
     """A forward pass of a module, while it runs.
 
     Attributes:
-        made: By the id of the node that made them: the size of the spikes, and how many events.
+        made: By the node that made them: the size of the spikes, and how many events.
     """
 
-    made: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    made: WeakKeyDictionary[Any, tuple[int, Tensor]] = field(default_factory=WeakKeyDictionary)
 
 
 class InnerLayer:
@@ -118,7 +119,7 @@ class Inside:
             self._drop(call.function)
             return
         if not self.settled:
-            running.made[id(call.context)] = spikes.numel(), spikes.count_nonzero()
+            running.made[call.context] = spikes.numel(), spikes.count_nonzero()
         if self.settled is False:
             return
         turn = self._turn(call, place, source, running)

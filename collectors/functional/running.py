@@ -46,7 +46,7 @@ class Ear:
         self._handles: list[Any] = []
 
     @property
-    def made(self) -> Mapping[int, tuple[int, Tensor]]:
+    def made(self) -> Mapping[Any, tuple[int, Tensor]]:
         """What functions have made in the pass that runs in this thread, by the nodes."""
         runs = next((p for ear, p in reversed(self._running.stack) if ear is self), None)
         return {} if runs is None else runs.made
