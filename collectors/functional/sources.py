@@ -55,7 +55,7 @@ def source_of(x: Tensor, names: Mapping[int, str]) -> Source:
         names: Of the model's weights, by the ids of their parameters.
     """
     if x.grad_fn is None:
-        name = names.get(id(x), "")
+        name = names.get(id(x), "") if isinstance(x, nn.Parameter) else ""
         return Source(name, is_weight=bool(name))
     ends: deque[tuple[Any, bool]] = deque([(x.grad_fn, False)])
     seen = {x.grad_fn}
