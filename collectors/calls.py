@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter as time_now
 from typing import Any
 
@@ -38,6 +39,8 @@ class Call:
         spread: Whether this call is among those, spread over the sequence, that the membrane
             potential is read of.
         nodes: The surrogate's nodes behind the spikes; [] where not read, or without a graph.
+        maker: The node that makes the spikes, where they are seen from within its own forward: they
+            have no graph of their own yet.
         module: The layer; None for a tap.
         output: All that the layer returned.
         unfold: What made the values' shape of the spikes'.
@@ -53,6 +56,7 @@ class Call:
     spread: bool = False
     pick: float | None = None
     nodes: list[Any] = field(default_factory=list)
+    maker: Any = None
     module: nn.Module | None = None
     output: Any = None
     unfold: Callable[[Tensor], Tensor] | None = None
@@ -63,6 +67,22 @@ class Call:
         return self.axes.neurons(self.values.shape)
 
     @property
+    def has_graph(self) -> bool:
+        """Whether a backward pass may come by."""
+        return self.maker is not None or self.spikes.requires_grad
+
+    def on_gradient(self, hook: Hook) -> None:
+        """Have a hook called with ∂L/∂s when the backward pass reaches the spikes.
+
+        A hook on the tensor, never a full backward hook of the module: that one breaks programs
+        which change the spikes in place.
+        """
+        if self.maker is None:
+            self.spikes.register_hook(hook)
+        else:
+            self.maker.register_prehook(partial(_first_of, hook))
+
+    @property
     def detailed(self) -> bool:
         """Whether the step of this call is one that has the dear readings."""
         return self.probed or (self.axes.time is None and self.time is not None)
@@ -71,6 +91,11 @@ class Call:
     def n_steps(self) -> int:
         """Time steps in this call."""
         return 1 if self.axes.time is None else self.values.shape[self.axes.time]
+
+
+def _first_of(hook: Hook, gradients: tuple[Tensor | None, ...]) -> None:
+    if gradients[0] is not None:
+        hook(gradients[0])
 
 
 def _raise(error: Exception) -> None:

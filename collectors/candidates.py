@@ -1,7 +1,10 @@
 """Whether a layer of unknown make has shown that it makes spikes."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
+from weakref import WeakSet
 
+import torch
 from torch import Tensor
 
 from .levels import looks_like_spikes
@@ -14,33 +17,51 @@ Verdict = Literal["yes", "wait", "no"]
 Evidence = Literal["class", "code", "threshold"]
 
 
+# What a node has made: the size of the spikes, and how many of them are events.
+Events = tuple[int, Tensor]
+
+
 class Candidate:
     """Judges one layer by its calls until it is sure.
 
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
     have both signs and no silence, are no spikes. Of those that only have a threshold the output
-    has to be spikes without doubt, and the input not to be.
+    has to be spikes without doubt, and the input not to be. Nodes are told apart by themselves and
+    held weakly: the number of one that is freed is soon another's.
     """
 
-    def __init__(self, *, found_by: Evidence, claims: set[int]) -> None:
+    def __init__(self, *, found_by: Evidence, claims: WeakSet[Any]) -> None:
         self._found_by = found_by
         self._claims = claims
         self.sure = False
         self.why = ""
         """Why the verdict was "no"."""
 
-    def judge(self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any]) -> Verdict:
-        """Look at one call. Without a graph nothing can be said of code that was found."""
+    def judge(
+        self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[Any, Events]
+    ) -> Verdict:
+        """Look at one call. Without a graph nothing can be said of code that was found.
+
+        Args:
+            args: What the layer was called with.
+            spikes: What it returned.
+            nodes: The surrogate's nodes behind that.
+            made: What functions have made within the call, as far as it was heard, by their nodes.
+        """
         by, inputs = self._found_by, [t for a in args if (t := first_tensor(a)) is not None]
+        own = self._own_nodes(inputs, nodes)
         if by != "class":
             if not spikes.requires_grad:
                 return "wait"
             if any(is_made_of_weights(t) for t in inputs):
                 self.why = "it is called with a weight, so it quantizes that"
                 return "no"
-        if by == "code" and not self._own_nodes(inputs, nodes):
+        if by == "code" and not own:
             self.why = "its output is not made by a spike function of its own"
+            return "no"
+        if not _is_what_was_made(spikes, own, made):
+            self.why = "its output is not the spikes themselves (their sum over time, a dropout)"
             return "no"
         verdict = looks_like_spikes(spikes)
         if by == "threshold" and verdict is not False:
@@ -61,13 +82,25 @@ class Candidate:
         return "yes"
 
     def _own_nodes(self, inputs: list[Tensor], nodes: list[Any]) -> list[Any]:
-        made = [t for t in inputs if t.requires_grad]
-        others = {id(n) for t in made for n in surrogate_nodes(t)} | self._claims
-        own = [n for n in nodes if id(n) not in others]
+        others = {n for t in inputs if t.requires_grad for n in surrogate_nodes(t)}
+        own = [n for n in nodes if n not in others and n not in self._claims]
         # Hooks of inner modules run first: what they claim is not their parent's.
-        self._claims.update(id(n) for n in own)
+        self._claims.update(own)
         return own
 
 
 def _is_sign(x: Tensor) -> bool:
     return bool(x.all()) and bool((x > 0).any()) and bool((x < 0).any())
+
+
+def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[Any, Events]) -> bool:
+    """Whether a layer's output has the events of its functions, and no fewer or other ones.
+
+    The two halves of a ternary spike are as large as the output each.
+    """
+    parts = [made[node] for node in nodes if node in made]
+    if not parts or len(parts) < len(nodes):
+        return True  # not all of it was heard
+    n_parts, rest = divmod(sum(size for size, _ in parts), max(1, spikes.numel()))
+    events = torch.stack([n for _, n in parts]).sum()
+    return rest == 0 and 1 <= n_parts <= 2 and bool(events == spikes.count_nonzero())

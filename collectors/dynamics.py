@@ -1,18 +1,21 @@
 """Threshold, decay and trainable parameters of a spiking layer, and whether gradient reaches them.
 
-Read when a step with the dear readings ends.
+Read in steps with the dear readings: threshold and decay as the forward pass used them, gradients
+when the step ends.
 """
 
 import re
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikewatch.metrics.dynamics import DECAY_EXTREMES, THRESHOLD_CLAMP
 from spikewatch.observing import Counters, Counts
 
 from .calls import Call, Subject
 from .idle_parameters import IdleParameters
+from .library import Dynamics
 
 
 # What libraries and users call a threshold that is a parameter.
@@ -24,28 +27,29 @@ class DynamicsReader:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._due = False
+        self._counters: Counters | None = None  # of the step that runs, once it was due
+        self._learnable: Mapping[str, nn.Parameter] = {}
         self._with_graph = False
         self._idle = IdleParameters("n_learnable", "n_without_gradient", "without_gradient_rows")
 
     def add(self, call: Call) -> None:
-        """Take note that the layer runs, and whether for training."""
-        self._due |= call.detailed
-        self._with_graph |= call.spikes.requires_grad
+        """Read the parameters at the first call of a step, before the optimizer moves them."""
+        self._with_graph |= call.has_graph
+        if self._counters is None and call.detailed and call.module is not None:
+            with torch.no_grad():
+                self._read(self._subject.library.dynamics(call.module))
+
+    def _read(self, dynamics: Dynamics) -> None:
+        self._learnable = dynamics.learnable
+        learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
+        self._counters = _threshold(dynamics.threshold, learned=learned) | _decay(dynamics.decay)
 
     def flush(self) -> Counts | None:
         """Counters of the table `dynamics`."""
-        module, due = self._subject.module(), self._due
-        self._due = False
-        if module is None or not due:
-            return None
-        with torch.no_grad():
-            dynamics = self._subject.library.dynamics(module)
-            learnable = dynamics.learnable
-            learned = any(_OF_THRESHOLDS.search(name) for name in learnable)
-            counters = _threshold(dynamics.threshold, learned=learned)
-            counters |= _decay(dynamics.decay)
-            if learnable and self._with_graph:
+        counters, self._counters = self._counters, None
+        learnable, self._learnable = self._learnable, {}
+        if counters is not None and learnable and self._with_graph:
+            with torch.no_grad():
                 counters[self._idle.names] = self._idle.read(learnable)
         return Counts({"dynamics": counters}) if counters else None
 

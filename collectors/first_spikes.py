@@ -19,6 +19,7 @@ from torch import Tensor
 from spikewatch.observing import Counters, Counts, Histogram, OnHost
 
 from .calls import Call, Subject
+from .strides import fair_stride
 from .sums import count_bins
 
 
@@ -123,11 +124,8 @@ class FirstSpikes:
 
 
 def _spread(pairs: Tensor) -> Tensor:
-    """At most 4096 entries of the last dimension, evenly spread.
-
-    The stride is odd, so that it meets every neuron where their number is a power of two.
-    """
-    stride = -(-pairs.shape[-1] // _MOST_PAIRS) | 1
+    """At most 4096 entries of the last dimension, evenly spread."""
+    stride = fair_stride(pairs.shape[-1], _MOST_PAIRS)
     return pairs[..., ::stride] if stride > 1 else pairs
 
 

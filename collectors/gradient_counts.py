@@ -41,11 +41,7 @@ class GradientCounts:
         self._block = _Block()
 
     def add(self, call: Call) -> None:
-        """Have ∂L/∂s counted when the backward pass reaches the spikes.
-
-        A hook on the tensor, never a full backward hook of the module: that one breaks programs
-        which change the spikes in place.
-        """
+        """Have ∂L/∂s counted when the backward pass reaches the spikes."""
         block = None
         if call.again:
             if self._block.is_over:
@@ -54,9 +50,9 @@ class GradientCounts:
             block.n_calls += 1
         elif call.time is not None:
             self._n_calls = max(self._n_calls, call.time + 1)
-        if call.spikes.requires_grad:
+        if call.has_graph:
             body = partial(self._add_gradient, call.axes.time, call.time, block, call.unfold)
-            call.spikes.register_hook(self._subject.in_backward(body))
+            call.on_gradient(self._subject.in_backward(body))
             self._awaited = True
 
     def _add_gradient(

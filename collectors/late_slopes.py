@@ -19,6 +19,7 @@ from spikewatch.observing import Counters, OnHost
 
 from .calls import Subject
 from .sums import in_full_precision
+from .surrogate import turns_negative
 
 
 _NAMES = ("n_sg", "sum_sg", "sum_sq_sg", "n_sg_active", "n_sg_negative")
@@ -65,7 +66,7 @@ class LateSlopes:
 
     def _add(self, slope: Tensor, n_known: Tensor) -> None:
         size, flat = slope.abs(), slope.flatten()
-        sums = (size.sum(), torch.dot(flat, flat), (size > SG_ACTIVE).sum(), (slope < 0).any())
+        sums = (size.sum(), torch.dot(flat, flat), (size > SG_ACTIVE).sum(), turns_negative(slope))
         self._rows.append(torch.stack([x.to(torch.float64) for x in (n_known, *sums)]))
 
     def flush(self) -> Counters | None:

@@ -18,6 +18,7 @@ from spikewatch.observing import Counts, Histogram, OnHost
 
 from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
+from .strides import fair_stride
 from .sums import count_bins
 from .surrogate import output_shape
 
@@ -30,6 +31,7 @@ _SUMS = ("n", "pre_reset", "sum", "squares", "above", "runaway", "n_error", "err
 _FIRST_READINGS = 8  # passed over: the start of a training is no reference
 _REFERENCE_SIZE = 8192
 _AGREES = 0.98
+_MOST_LOOKS = 8  # at what a node saves, where each one waits for the device
 
 
 class _Reading(NamedTuple):
@@ -46,6 +48,7 @@ class MembraneReader:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._saved: str | None = None  # what the node saves: "u-theta", "u"; "" is neither
+        self._n_looks = 0
         self._readings: list[_Reading] = []
         self._reference = _Reference()
 
@@ -71,7 +74,7 @@ class MembraneReader:
         saved = next(iter(node.saved_tensors), None)
         if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
-        stride = _stride(saved.numel())
+        stride = fair_stride(saved.numel(), _MOST)
         saved, spikes = _some(saved, stride), _some(spikes, stride)
         theta = _theta(threshold, output_shape(node), stride, like=saved)
         known = self._saved or self._find_out(saved, spikes, theta)
@@ -82,21 +85,28 @@ class MembraneReader:
         return _Reading(potential / theta, spikes.clone(), pre_reset=True)
 
     def _find_out(self, saved: Tensor, spikes: Tensor, theta: Tensor) -> str:
-        """What the node saves. Settled once there were events to hold it against."""
+        """What the node saves. Settled once there was something to hold it against."""
         stated = self._subject.library.saved
-        if saved.device.type != "cpu":  # comparing would wait for the device
-            self._saved = stated if stated != "other" else ""
-            return self._saved
+        self._n_looks += 1
+        if stated != "other" and saved.device.type != "cpu":  # comparing would wait for the device
+            self._saved = stated
+            return stated
+        if self._n_looks > _MOST_LOOKS and saved.device.type != "cpu":
+            return ""
         fired = spikes > 0
-        if not fired.any():
-            return stated if stated != "other" else ""
-        for meaning in dict.fromkeys((stated, "u-theta", "u")):
-            over = saved >= (0 if meaning == "u-theta" else theta)
-            if meaning != "other" and (over == fired).float().mean() >= _AGREES:
-                self._saved = meaning
-                return meaning
-        self._saved = ""
-        return ""
+        silent = not fired.any()
+        if silent and stated != "other":
+            return stated
+        least = 1.0 if silent else _AGREES
+        agree = [
+            meaning
+            for meaning in dict.fromkeys((stated, "u-theta", "u"))
+            if meaning != "other" and _share(_is_over(saved, theta, meaning) == fired) >= least
+        ]
+        if silent and len(agree) > 1:
+            return ""  # all below 0: it may be the distance from a threshold, or the potential
+        self._saved = agree[0] if agree else ""
+        return self._saved
 
     def _from_library(self, call: Call, threshold: Tensor | float) -> _Reading | None:
         module = call.module
@@ -106,7 +116,7 @@ class MembraneReader:
         if membrane is None:
             return None
         potential = membrane.potential.detach()
-        stride = _stride(potential.numel())
+        stride = fair_stride(potential.numel(), _MOST)
         theta = _theta(threshold, tuple(potential.shape), stride, like=potential)
         same = potential.shape == call.spikes.shape and membrane.pre_reset
         spikes = _some(call.spikes, stride).clone() if same else None
@@ -126,6 +136,14 @@ class MembraneReader:
         counts = whole[len(_SUMS) :].long()
         histogram = Histogram("membrane", _EDGES, counts[1:-1], counts[0], counts[-1])
         return Counts({"membrane": {_NAMES: OnHost(whole, fold)}}, [histogram])
+
+
+def _is_over(saved: Tensor, theta: Tensor, meaning: str) -> Tensor:
+    return saved >= (0 if meaning == "u-theta" else theta)
+
+
+def _share(true: Tensor) -> float:
+    return float(true.float().mean())
 
 
 def _kind(reading: _Reading) -> tuple[bool, bool]:
@@ -206,7 +224,10 @@ def _coarse(counts: Sequence[float]) -> list[float]:
 
 
 def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
-    """Nodes of some time steps, spread over the sequence, each with the spikes that it made."""
+    """Nodes of some time steps, spread over the sequence, each with the spikes that it made.
+
+    Of all time steps where σ′ is read of all of them, in the first step with the dear readings.
+    """
     nodes, values, axis = call.nodes, call.values, call.axes.time
     if output_shape(nodes[0]) == tuple(values.shape):
         yield nodes[0], values
@@ -215,14 +236,9 @@ def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
     each, rest = divmod(len(nodes), n_steps)
     if axis is None or step is None or rest or not each or output_shape(nodes[0]) != step.shape:
         return
-    width = -(-n_steps // SPREAD_STEPS)
+    width = 1 if call.pick is None else -(-n_steps // SPREAD_STEPS)
     for chosen in range(int((call.pick or 0.0) * width), n_steps, width):
         yield nodes[chosen * each], values.select(axis, chosen)
-
-
-def _stride(n: int) -> int:
-    # Odd, so that it meets every neuron where their number is a power of two.
-    return 1 if n <= _MOST else -(-n // _MOST) | 1
 
 
 def _some(x: Tensor, stride: int) -> Tensor:

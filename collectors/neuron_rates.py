@@ -7,6 +7,7 @@ from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 from spikewatch.observing import Counters, Counts
 
 from .calls import Call, Subject
+from .strides import fair_stride
 
 
 _MOST_NEURONS = 4096
@@ -41,7 +42,7 @@ class NeuronRates:
         whole, n_whole = self._window, self._n_obs
         if not self._end_window():
             return None
-        stride = -(-whole.numel() // _MOST_NEURONS)
+        stride = fair_stride(whole.numel(), _MOST_NEURONS)
         counters: Counters = {
             "n_neuron_obs": n_whole,
             "neuron_stride": stride,

@@ -26,7 +26,7 @@ from .products import NAMES, Product, is_product, products
 from .quantized.finding import kernels_of
 from .quantized.kernels import Kernel
 from .quantized.operands import Operand, comes_from, fit, is_made_of_weights
-from .recognise import has_compiled_part, names_in_code, reaches_compiled
+from .reachable import has_compiled_part, names_in_code, reaches_compiled
 
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)

@@ -6,14 +6,9 @@ forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
-import dis
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import getattr_static
-from typing import Any
 
-import torch
 from torch import nn
 
 from spikewatch.layers import Kind, named_modules, own_type
@@ -22,13 +17,14 @@ from .candidates import Evidence
 from .libraries import user
 from .library import Library, load_libraries, qualified_names
 from .quantized.adapters import QUANTIZERS
-
-
-# What `apply` of an autograd function calls, though no code says so.
-_APPLIED = {"forward", "backward", "setup_context"}
+from .reachable import NO_PACKAGES, package, reaches_function
 
 
 _WIDTHS = ("out_features", "out_channels", "num_features", "embedding_dim")
+BY_HAND = "named by hand"
+_DUCK = "has a threshold and a state"
+_BY_CODE = "custom autograd function; the first forward pass decides"
+_BY_THRESHOLD = "has a threshold; the first forward pass decides"
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,42 @@ class Found:
     axes: str = ""
     by: Evidence = "class"
 
+    @property
+    def sure(self) -> bool:
+        """Whether the class says that it makes spikes, and no look at them is needed.
+
+        A library says so of its own classes; a class that a user derived from one may return what
+        it likes, such as the potential of a readout.
+        """
+        cls = own_type(self.module)
+        own = package(cls) == self.library.name.replace("-", "_")
+        return self.library.name != "user" and (own or not _is_derived(cls))
+
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
     """The modules of `model` that make spikes, outermost first; nothing inside another neuron."""
-    libraries = load_libraries()
-    found: list[Found] = []
-    for name, module in named_modules(model).items():
-        if any(_inside(name, f.name) for f in found if f.kind == "spiking"):
-            continue  # a part of a neuron: its surrogate, its inner recurrent layer
+    libraries, modules = load_libraries(), named_modules(model)
+    hits: dict[str, Found] = {}
+    for name, module in modules.items():
         if name in named:
-            found.append(Found(name, module, user.LIBRARY, "spiking", "named by hand", named[name]))
+            by_hand = Found(name, module, user.LIBRARY, "spiking", BY_HAND, named[name])
+            hits[name] = by_hand
         elif (hit := _recognise(name, module, libraries)) is not None:
-            found.append(hit)
-    return found
+            parent = modules.get(name.rpartition(".")[0]) if name else None
+            if hit.kind == "spiking" or parent is None or not _is_part(module, parent, libraries):
+                hits[name] = hit
+    for name, hit in list(hits.items()):
+        if _is_network(hit, hits):
+            del hits[name]
+            if (candidate := _candidate(name, hit.module)) is not None:
+                hits[name] = candidate
+    neurons = [hit.name for hit in hits.values() if hit.kind == "spiking"]
+    # A part of a neuron is none: its surrogate, its inner recurrent layer.
+    return [
+        hits[name]
+        for name in modules
+        if name in hits and not any(_within(name, n) for n in neurons)
+    ]
 
 
 def output_widths(model: nn.Module) -> frozenset[int]:
@@ -64,8 +83,40 @@ def output_widths(model: nn.Module) -> frozenset[int]:
     return frozenset(n for n in found if isinstance(n, int))
 
 
-def _inside(name: str, outer: str) -> bool:
-    return outer == "" or name.startswith(f"{outer}.")
+def _is_network(hit: Found, hits: Mapping[str, Found]) -> bool:
+    """Whether what has a threshold and a state is a network of neurons that shares them."""
+    if hit.note != _DUCK:
+        return False
+    parts = [m for m in nn.Module.modules(hit.module) if m is not hit.module]
+    if hit.name == "" and any(
+        p.dim() > 1 for m in parts for p in m._parameters.values() if p is not None
+    ):
+        return True
+    return any(h.kind == "spiking" and _within(n, hit.name) for n, h in hits.items())
+
+
+def _is_part(module: nn.Module, parent: nn.Module, libraries: list[Library]) -> bool:
+    """Whether a library's module is a part of one that the library knows to make no spikes.
+
+    Such is the surrogate of a readout which does not fire.
+    """
+    names = qualified_names(type(parent))
+    known = next((k for x in libraries if (k := x.is_spiking(parent, names)) is not None), None)
+    return known is False and package(own_type(module)) in {package(c) for c in _bases(parent)}
+
+
+def _is_derived(cls: type) -> bool:
+    """Whether a class is derived from one of another package, torch's aside."""
+    others = {package(c) for c in cls.__mro__[1:]} - NO_PACKAGES
+    return bool(others) and package(cls) not in others
+
+
+def _bases(module: nn.Module) -> list[type]:
+    return [c for c in type(module).__mro__ if package(c) not in NO_PACKAGES]
+
+
+def _within(name: str, outer: str) -> bool:
+    return name != outer and (outer == "" or name.startswith(f"{outer}."))
 
 
 def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found | None:
@@ -78,19 +129,21 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
         return None
     keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
     if keeps_state and _has_any(module, user.THRESHOLDS):
-        return Found(name, module, user.LIBRARY, "spiking", "has a threshold and a state")
+        return Found(name, module, user.LIBRARY, "spiking", _DUCK)
+    return _candidate(name, module)
+
+
+def _candidate(name: str, module: nn.Module) -> Found | None:
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
         return None
     if name.rpartition(".")[2] in QUANTIZERS:
         return None  # of a weight: its custom function rounds that
     if reaches_function(module):
-        note = "custom autograd function; the first forward pass decides"
-        return Found(name, module, user.LIBRARY, "candidate", note, by="code")
+        return Found(name, module, user.LIBRARY, "candidate", _BY_CODE, by="code")
     # Spikes may be made by a straight-through trick, without a function. Of a block that has a
     # threshold for the neurons in it, and for no use of its own, these make the spikes.
     if _has_any(module, user.THRESHOLDS) and not module._modules:
-        note = "has a threshold; the first forward pass decides"
-        return Found(name, module, user.LIBRARY, "candidate", note, by="threshold")
+        return Found(name, module, user.LIBRARY, "candidate", _BY_THRESHOLD, by="threshold")
     return None
 
 
@@ -98,110 +151,3 @@ def _has_any(module: nn.Module, attributes: tuple[str, ...]) -> bool:
     # Not hasattr: a property of the user may compute something, or raise.
     places = (vars(module), module._parameters, module._buffers)
     return any(a in place for a in attributes for place in places)
-
-
-def reaches_function(module: nn.Module) -> bool:
-    """Whether the code of a module's own forward can reach a custom `autograd.Function` or a tap.
-
-    Reads names in the bytecode of `forward`, of the functions and methods that it names, and of
-    what the instance holds; nothing is run.
-    """
-    return _reaches(module, lambda thing: _is_custom_function(thing) or _is_tap(thing))
-
-
-def reaches_compiled(module: nn.Module) -> bool:
-    """Whether a module's own forward can reach something that `torch.compile` made."""
-    return has_compiled_part(module) or _reaches(module, _is_compiled)
-
-
-def has_compiled_part(module: nn.Module) -> bool:
-    """Whether a module within this one is compiled, or its own forward is."""
-    return any(
-        (m is not module and ("_orig_mod" in m._modules or m._compiled_call_impl))
-        or _is_compiled(vars(m).get("forward"))
-        for m in nn.Module.modules(module)
-    )  # fmt: skip
-
-
-def _is_compiled(thing: Any) -> bool:
-    return getattr_static(thing, "_torchdynamo_orig_callable", None) is not None
-
-
-def _reaches(module: nn.Module, sought: Callable[[Any], bool], *, depth: int = 4) -> bool:
-    todo: list[tuple[Any, int]] = [(own_type(module).forward, 0)]
-    todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
-    seen: set[int] = set()
-    while todo and len(seen) < 2000:
-        thing, level = todo.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if sought(thing):
-            return True
-        if level < depth:
-            todo += [(t, level + 1) for t in _named_in(thing, own_type(module))]
-    return False
-
-
-def _is_custom_function(thing: Any) -> bool:
-    owner = thing if isinstance(thing, type) else getattr(thing, "__self__", None)
-    return (
-        isinstance(owner, type)
-        and issubclass(owner, torch.autograd.Function)
-        and not owner.__module__.startswith("torch.")
-    )
-
-
-def _is_tap(thing: Any) -> bool:
-    return isinstance(thing, types.FunctionType) and (
-        (thing.__module__, thing.__name__) == ("spikewatch.attaching", "tap")
-    )
-
-
-def _named_in(thing: Any, cls: type) -> Iterator[Any]:
-    """What a Python function can reach: globals, closure, methods of its class, module members."""
-    thing = getattr(thing, "__func__", thing)
-    if not isinstance(thing, types.FunctionType) or (thing.__module__ or "").startswith("torch."):
-        return
-    names = _code_names(thing.__code__)
-    reached = [thing.__globals__[n] for n in names if n in thing.__globals__]
-    for cell in thing.__closure__ or ():
-        try:
-            reached.append(cell.cell_contents)
-        except ValueError:  # a cell that is not filled yet
-            continue
-    for holder in (*reached, cls):
-        if isinstance(holder, types.ModuleType | type) and not isinstance(holder, nn.Module):
-            if getattr(holder, "__name__", "").split(".")[0] == "torch":
-                continue
-            applied = _APPLIED if _is_custom_function(holder) else set[str]()
-            reached += [vars(holder)[n] for n in names | applied if n in vars(holder)]
-    yield from (getattr(r, "__func__", r) for r in reached)
-    yield from reached
-
-
-def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
-    """Names that the code of a module's own forward mentions, and that of functions it calls.
-
-    With them "@", where it multiplies matrices by that.
-    """
-    cls, names = own_type(module), set[str]()
-    todo: list[tuple[Any, int]] = [(cls.forward, 0)]
-    while todo:
-        thing, level = todo.pop()
-        thing = getattr(thing, "__func__", thing)
-        if isinstance(thing, types.FunctionType):
-            names |= _code_names(thing.__code__)
-            if any(i.argrepr in ("@", "@=") for i in dis.get_instructions(thing.__code__)):
-                names.add("@")
-            if level < depth:
-                todo += [(t, level + 1) for t in _named_in(thing, cls)]
-    return names
-
-
-def _code_names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _code_names(constant)
-    return names

@@ -14,13 +14,14 @@ from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
-from .calls import Call, Subject, TimeSteps, Turn
+from .calls import Subject
 from .candidates import Candidate
-from .hooks import Hook, in_recomputation, why_unreadable
-from .lane import Lane
-from .library import unknown_start
-from .recognise import Found, find_spiking, output_widths
-from .sites import Sites
+from .functional.running import Ear, Running
+from .hooks import Hook, why_unreadable
+from .layer_reader import LayerReader, Made
+from .library import Library, unknown_start
+from .reachable import functions_of, reaches_tap
+from .recognise import BY_HAND, Found, find_spiking, output_widths
 from .surrogate import surrogate_nodes
 
 
@@ -29,28 +30,30 @@ _CONFIRMED = {
     "code": "made by an autograd function",
     "threshold": "has a threshold, and its output is spikes",
 }
-_ONE_REPLICA = (
-    "called on several devices or in several threads in one step; the figures are those of one of "
-    "them, a part of the batch"
-)
 
 
 def find(
     model: nn.Module, *, named: Mapping[str, str], taken: frozenset[str]
 ) -> Sequence["SpikeObserver"]:
     """An observer for each spiking layer and each candidate (see `recognise`)."""
-    claims: set[int] = set()
+    claims: weakref.WeakSet[Any] = weakref.WeakSet()
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
+    running = Running(model, [f.module for f in found if f.sure])
     widths = output_widths(model)
-    return [SpikeObserver(f, claims, widths) for f in found]
+    return [SpikeObserver(f, claims, running, widths) for f in found]
 
 
 class SpikeObserver:
     """Watches one spiking layer, or a candidate until it is known what it is."""
 
     def __init__(
-        self, found: Found, claims: set[int], widths: frozenset[int] = frozenset()
+        self,
+        found: Found,
+        claims: weakref.WeakSet[Any],
+        running: Running | None = None,
+        widths: frozenset[int] = frozenset(),
     ) -> None:
+        """Take what was found, the nodes that inner layers claim, and who calls functions."""
         self.layer = Layer(
             name=found.name,
             kind=found.kind,
@@ -63,11 +66,9 @@ class SpikeObserver:
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
-        by_us = found.library.name != "user" or found.note == "named by hand"
         self._candidate = Candidate(found_by=found.by, claims=claims)
-        self._candidate.sure = by_us
+        self._candidate.sure = found.sure or found.note == BY_HAND
         self._by = found.by
-        self._claims = claims
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._rejected = False
@@ -79,11 +80,26 @@ class SpikeObserver:
             fault=self._fault,
             widths=widths,
         )
-        self._sites: dict[str, Sites] = {}  # by phase
-        self._lanes: dict[str, Lane] = {}  # by phase
-        self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
-        self._turn = Turn()
+        self._reader = LayerReader(self._subject, self._confirm_site)
+        self._ear = (
+            None if running is None or self._candidate.sure else self._ear_of(found, running)
+        )
         self._starts: bool | None = None
+
+    def _ear_of(self, found: Found, running: Running) -> Ear | None:
+        """What hears the functions that the module calls; where it taps them it is told already."""
+        functions = functions_of(found.module)
+        if not functions or reaches_tap(found.module):
+            return None
+        return Ear(found.name, found.module, functions, running, self._inner_subject)
+
+    def _inner_subject(self, library: Library) -> Subject:
+        return replace(self._subject, library=library, dead=None, step=None)
+
+    @property
+    def inner_layers(self) -> Sequence[Layer]:
+        """Layers that are functions, called within this module."""
+        return [] if self._ear is None else self._ear.inside.layers
 
     # ------------------------------------------------------------------------------------- life
 
@@ -91,36 +107,37 @@ class SpikeObserver:
         """Put the hooks on."""
         self._session = session
         module = self._module()
-        if module is None or self._rejected or self._handles:
+        if module is None or self._handles:
+            return
+        if self._rejected:
+            if self._ear is not None:
+                self._ear.start(session, self)
             return
         self._handles = [module.register_forward_hook(Hook(self._on_forward, self))]
         # A hook that takes keyword arguments costs ten times as much as one that does not.
         if session.detailed and self._library.starts_sample is not unknown_start:
             before = Hook(self._before_forward, self)
             self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        if self._ear is not None:  # after our own hook: it has to hear what was made until then
+            self._ear.start(session, self)
 
     def stop(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._ear is not None:
+            self._ear.stop()
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
-        self._claims.clear()
-        if self._lane(phase).end():
-            self._sites.pop(phase, None)
-        counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
-        if counts is not None and self._session is not None and self._session.detailed:
-            clock = self._clocks.get((phase, False))
-            self._turn.end(1 if clock is None else clock.forget_longest())
+        counts = self._reader.flush(self._session, phase)
+        if self._ear is None or self._session is None:
+            return counts
+        if inner := self._ear.inside.flush(self._session, phase):
+            self.called = None  # it is seen, though its own forward may be called by hand
+            return Counts({}, sites=inner)
         return counts
-
-    def _lane(self, phase: str) -> Lane:
-        lane = self._lanes.get(phase)
-        if lane is None:
-            lane = self._lanes[phase] = Lane()
-        return lane
 
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
@@ -205,52 +222,20 @@ class SpikeObserver:
             values = unfold(values)
         if library.spike_times:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
-        axes = self._axes_of(module, spikes, rank=values.dim())
-        phase, again = session.phase(), in_recomputation()
-        if again and not spikes.requires_grad:
-            return  # a checkpoint within a checkpoint: it will run once more, with a graph
-        if not self._lane(phase).takes(spikes.device, again=again):
-            session.note(self.layer.name, _ONE_REPLICA)
-            return
-        number, starts, index = self._number(session, axes, phase, again=again)
-        detailed = session.detailed
-        probed = detailed and (axes.time is not None or self._turn.takes(index))
-        spread = detailed and (axes.time is not None or self._turn.spreads(index))
-        has_slope = (probed or spread) and spikes.requires_grad and not library.spike_times
-        call = Call(
-            spikes=spikes,
-            values=values,
-            axes=axes,
-            time=number,
-            starts_sample=starts,
-            again=again,
-            probed=probed,
-            spread=spread,
-            pick=self._turn.pick if axes.time is not None else None,
-            nodes=surrogate_nodes(spikes) if has_slope else [],
-            module=module,
-            output=output,
-            unfold=unfold,
-        )
-        sites = self._sites.get(phase)
-        if sites is None:
-            sites = self._sites[phase] = Sites(self._subject, self._confirm_site)
-        sites.add(call)
-
-    def _number(
-        self, session: Session, axes: Axes, phase: str, *, again: bool
-    ) -> tuple[int | None, bool, int]:
-        """Time step of a call; whether a sample starts with it; its number among the calls."""
-        if axes.time is not None:
-            return 0, True, 0
-        if not session.detailed:
-            return None, False, 0
         starts, self._starts = self._starts, None
-        clock = self._clocks.get((phase, again))
-        if clock is None:
-            clock = self._clocks[phase, again] = TimeSteps()
-        number, starts = clock.next(None if again else starts, forward=session.n_forwards)
-        return number, starts, clock.longest - 1 if number is None else number
+        self._reader.read(
+            session,
+            Made(
+                spikes=spikes,
+                values=values,
+                axes=self._axes_of(module, spikes, rank=values.dim()),
+                starts=starts,
+                nodes=partial(surrogate_nodes, spikes),
+                module=module,
+                output=output,
+                unfold=unfold,
+            ),
+        )
 
     def _confirm_site(self, suffix: str) -> None:
         if self._session is not None:
@@ -270,12 +255,33 @@ class SpikeObserver:
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []
-        verdict = self._candidate.judge(args, spikes, nodes)
+        if self._ear is not None:
+            nodes = [n for n in nodes if n._forward_cls in self._ear.inside.functions]
+        made = {} if self._ear is None else self._ear.made
+        verdict = self._candidate.judge(args, spikes, nodes, made)
         if verdict == "no":
-            self._rejected, self.called = True, None
-            self.stop()
-            session.note(self.layer.name, f"not counted as a spiking layer: {self._candidate.why}")
-        elif verdict == "yes" and self.layer.kind == "candidate":
-            self.layer = replace(self.layer, kind="spiking", note=_CONFIRMED[self._by])
-            session.confirm(self.layer)
+            self._reject(session)
+        elif verdict == "yes":
+            if self._ear is not None:
+                self._ear.inside.settle(inner=False, sure=self._candidate.sure)
+                if self._candidate.sure:
+                    self._ear.stop()
+            if self.layer.kind == "candidate":
+                self.layer = replace(self.layer, kind="spiking", note=_CONFIRMED[self._by])
+                session.confirm(self.layer)
         return verdict == "yes"
+
+    def _reject(self, session: Session) -> None:
+        """The module's output is not the spikes; those that are made within it are layers then."""
+        self._rejected, self.called = True, None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        why = f"not counted as a spiking layer: {self._candidate.why}"
+        if self._ear is not None:
+            self._ear.inside.settle(inner=True)
+            why += ". What functions make within it is counted, where it is spikes"
+        session.note(self.layer.name, why)
+        if self.layer.kind == "spiking":  # as it was stored, when it was found
+            self.layer = replace(self.layer, kind="candidate", note=f"not counted: {why}")
+            session.confirm(self.layer)

@@ -26,6 +26,8 @@ _MOVES = (
 # not among them: behind it stand the spikes of another layer.
 _SCALINGS = ("Mul", "Sub", "Add", "Neg", "Div")
 _MAX_SCALINGS = 2
+# A negative σ′ is told from this part of the largest |σ′|, and from this size.
+_WRONG_SIGN, _SMALL = 0.25, 0.05
 _MAX_NODES = 4096
 
 
@@ -152,6 +154,16 @@ class _PartOfNode:
 def _rows_of(saved: Any, rows: slice, shape: tuple[int, ...]) -> Any:
     whole = isinstance(saved, Tensor) and tuple(saved.shape) == shape
     return saved[rows] if whole else saved
+
+
+def turns_negative(slope: Tensor) -> Tensor:
+    """Whether σ′ has the wrong sign somewhere: 0-d, of its dtype, 1 or 0.
+
+    The lobes of a surrogate that is meant to have them (multi-Gaussian, Yin et al. 2021) reach 5 %
+    of its peak. A sign that is wrong on one side is as large as what is right on the other.
+    """
+    low, high = torch.aminmax(slope)
+    return (low < -torch.clamp(_WRONG_SIGN * torch.maximum(high, -low), min=_SMALL)).to(slope.dtype)
 
 
 def can_be_read_in_part(node: Any) -> bool:

@@ -25,6 +25,7 @@ from .surrogate import (
     draws_random_numbers,
     local_derivative,
     output_shape,
+    turns_negative,
 )
 
 
@@ -75,7 +76,7 @@ class SurrogateCounts:
 
     def _add(self, slope: Tensor, dims: tuple[int, ...] | None) -> None:
         slope = in_full_precision(slope)
-        size, negative = slope.numel(), slope.amin().lt(0).float()
+        size, negative = slope.numel(), turns_negative(slope)
         # In-place operations may not touch `slope`: a Function may return what it was given.
         slope = slope.abs()
         flat = slope.flatten()

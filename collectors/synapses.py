@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikewatch.layers import Layer, own_type
+from spikewatch.layers import Layer, named_modules, own_type
 from spikewatch.observing import Counts, Observer, Session
 
 from . import own_products
@@ -21,7 +21,6 @@ from .hooks import Hook, in_recomputation, why_unreadable
 from .operations import Operations
 from .own_products import WEIGHTED
 from .quantized.pairs import half_of_pair
-from .recognise import named_modules
 
 
 def find(

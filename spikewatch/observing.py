@@ -134,6 +134,7 @@ class Observer(Protocol):
     """What is watched; `kind` may change once, from candidate to what it turned out to be."""
 
     # An observer may have more attributes. `always_on`: its hooks are kept between observed steps.
+    # `inner_layers`: layers that it found within its own, and whose counters it hands over.
     # `called`: set to True when its layer is called in an observed step; None where that says
     # nothing. A layer that is never called is told aloud.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .layers import Layer
 from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
 from .sampling import Sampler
@@ -62,6 +63,12 @@ class Stepping:
     def observers(self) -> list[Observer]:
         """Those that collectors found, and those of tapped tensors."""
         return [*self._observers, *self._taps.values()]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """What they watch, in the model's order; layers found within another one after it."""
+        watched = [x for x in self.observers if x.layer.kind != "synapse"]
+        return [y for x in watched for y in (x.layer, *getattr(x, "inner_layers", ()))]
 
     @property
     def running(self) -> bool:
@@ -204,8 +211,7 @@ class Stepping:
         self._after_step()
 
     def _tell_what_is_unseen(self) -> None:
-        layers = (x.layer for x in self.observers if x.layer.kind != "synapse")
-        if self.session.step == 0 and all(x.kind == "candidate" for x in layers):
+        if self.session.step == 0 and all(x.kind == "candidate" for x in self.layers):
             self.session.note("", NOTHING_FOUND, aloud=True)
         elif self._sees:
             self._unseen.after_step(self._observers)

@@ -27,9 +27,10 @@ _BLIND = (
     "steps without compile or graph, and call model(x)"
 )
 _SILENT = (
-    "{names}: not called in the latest {n} observed steps, and not seen. That is so where no input "
-    "took this way (an expert, a branch). {why}. To see more, call layer(x), leave it out of what "
-    "is compiled, or pass its spikes through spikewatch.tap('name', spikes)"
+    "{names}: not called in the latest {n} observed steps. Either forward does not use them, or no "
+    "input took this way (an expert, a branch), or they are not seen. {why}. To see more, call "
+    "layer(x), leave it out of what is compiled, or pass its spikes through "
+    "spikewatch.tap('name', spikes)"
 )
 _PATIENCE_STEPS = 2
 _PATIENCE_LOOKS = 3
@@ -79,10 +80,10 @@ class Unseen:
                 continue
             n = self._silent_steps[name] = 0 if called else self._silent_steps.get(name, 0) + 1
             if n == _PATIENCE_STEPS and name not in self._told:
-                self._told.add(name)
                 silent.append(name)
             observer.called = False  # ty: ignore[missing-attribute]
         if silent:
+            self._told.update(silent)
             self._session.note("", _not_called(silent), aloud=True)
 
     def look(self) -> None:

@@ -82,7 +82,7 @@ class Watch:
     @property
     def layers(self) -> list[Layer]:
         """What is watched, in the model's order."""
-        return [x.layer for x in self._stepping.observers if x.layer.kind != "synapse"]
+        return self._stepping.layers
 
     @property
     def should_stop(self) -> bool:

@@ -8,7 +8,7 @@
 * Decays by 1 − 1/τ, or by a factor of its own; ParametricLIF by 1 − sigmoid(w).
 * `v` is the potential after the reset, of the last time step, or of all with `store_v_seq`. A reset
   by subtraction is undone, s·θ is added; one to a value is final.
-* Left out: `NonSpiking…` (leaky integrators of the readout).
+* Left out: `NonSpiking…` (leaky integrators of the readout), and all in `layer`.
 """
 
 import math
@@ -25,6 +25,8 @@ _PACKAGES = (
     "spikingjelly.activation_based.neuron",
     "spikingjelly.clock_driven.neuron",
 )
+# Weight layers and containers, some with autograd functions of their own, that pass spikes on.
+_LAYERS = ("spikingjelly.activation_based.layer", "spikingjelly.clock_driven.layer")
 _MULTI_STEP = "MultiStepModule"
 _NONLINEAR = {"QIFNode", "EIFNode", "IzhikevichNode", "RAFNode", "MultiStepEIFNode"}
 _WITHOUT_RESET = {"PSN", "MaskedPSN", "SlidingPSN"}
@@ -35,7 +37,7 @@ _CANNOT_BE_UNDONE = {"ComplementaryLIFNode", "KLIFNode", "LIAFNode", "MPBNBaseNo
 
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: ARG001
     if not any(n.startswith(_PACKAGES) for n in names):
-        return None
+        return False if names[0].startswith(_LAYERS) else None
     return not any("NonSpiking" in n.rpartition(".")[2] for n in names)
 
 

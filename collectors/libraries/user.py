@@ -82,8 +82,14 @@ def _dynamics(module: nn.Module) -> Dynamics:
         decay=_decay(module),
         reset=_RESET_WORDS.get(words[0]) if words else None,
         surrogate=next((surrogate_name(s) for s in _surrogates(module)), ""),
-        learnable=learnable(module, besides=_WEIGHTS),
+        learnable=_learnable(module),
     )
+
+
+def _learnable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Those of the neurons: a number, or one a channel or neuron, and no matrix of weights."""
+    held = learnable(module, besides=_WEIGHTS)
+    return {name: p for name, p in held.items() if sum(n > 1 for n in p.shape) <= 1}
 
 
 def _threshold(module: nn.Module) -> Number | None:
@@ -134,4 +140,5 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
+    saved="other",
 )

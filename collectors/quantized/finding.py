@@ -12,7 +12,8 @@ from spikewatch.layers import named_modules, own_type
 from spikewatch.observing import Hints
 
 from ..levels import judge
-from ..recognise import find_spiking, names_in_code
+from ..reachable import names_in_code
+from ..recognise import find_spiking
 from .adapters import packed_shape
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere

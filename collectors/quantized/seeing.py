@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..hooks import Hook, in_recomputation, why_unreadable
 from ..modes import SeeCalls
-from ..recognise import reaches_compiled
+from ..reachable import reaches_compiled
 from .operands import (
     Operand,
     agreement,

@@ -47,7 +47,8 @@ class Condition:
         columns: The catalogue's columns that it names, in the order of the text, without keys.
         evidence: Those, and the counters that they are computed from. Where all of these are NULL
             the condition says nothing about a row. What is only asked with a default beside it, as
-            in `COALESCE(x, 0)`, is no evidence, unless there is nothing else.
+            in `COALESCE(x, 0)`, is no evidence, unless there is nothing else; nor is what begins
+            with `is_`, which tells the layers that are meant, and not how they are.
     """
 
     sql: str
@@ -139,7 +140,8 @@ def _to_polars(sql: str, plain: str) -> pl.Expr:
 
 def _evidence(columns: Iterable[str]) -> tuple[str, ...]:
     roots = [c for name in columns if name in METRICS for c in METRICS[name].expr.meta.root_names()]
-    return tuple(dict.fromkeys([*columns, *roots]))
+    names = tuple(dict.fromkeys([*columns, *roots]))
+    return tuple(name for name in names if not name.startswith("is_")) or names
 
 
 def own_counters(metric: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ GRADIENTS = Table(
         Counter("sum_sq_sg", _F64, "sum", "Σσ′² over them"),
         Counter("n_sg_active", _INT, "sum", f"Slots with |σ′| > {SG_ACTIVE}"),
         Counter("n_sg_nonfinite", _INT, "sum", "Reads of σ′ that held NaN or infinity"),
-        Counter("n_sg_negative", _INT, "sum", "Reads of σ′ that held a negative value"),
+        Counter("n_sg_negative", _INT, "sum", "Reads in which σ′ had the wrong sign"),
         Counter("n_sg_neurons", _INT, "last", "Neurons for which σ′ was read"),
         Counter(
             "n_carrying",
@@ -59,6 +59,9 @@ GRADIENTS = Table(
         Counter("sum_sq_grad_last", _F64, "sum", "Σ(∂L/∂s)² at the last time step"),
         Counter("n_grad_deepest", _INT, "sum", "Elements of ∂L/∂s at the deepest layer with any"),
         Counter("sum_sq_grad_deepest", _F64, "sum", "Σ(∂L/∂s)² over them"),
+        Counter(
+            "is_unused", _INT, "last", "1 where the loss uses spikes before these, but not these"
+        ),
     ],
 )
 
@@ -140,8 +143,8 @@ def grad_time_ratio() -> pl.Expr:
 def add_deepest(rows: Sequence[dict[str, Any]]) -> None:
     """Tell the rows of one step what reached the deepest layer; not those behind it.
 
-    A readout's spikes, which no loss uses, stand behind it. A layer before it without gradient is
-    detached from the loss.
+    A readout's spikes, which no loss uses, stand behind it: they are unused. A layer before it
+    without gradient is detached from the loss. Where no layer has any, nothing is known.
 
     Args:
         rows: Rows of `gradients` of one step, in the order of depth; changed in place.
@@ -150,4 +153,7 @@ def add_deepest(rows: Sequence[dict[str, Any]]) -> None:
     if last is not None:
         n, squares = rows[last]["n_grad"], rows[last]["sum_sq_grad"]
         for row in rows[: last + 1]:
-            row.update(n_grad_deepest=n, sum_sq_grad_deepest=squares)
+            row.update(n_grad_deepest=n, sum_sq_grad_deepest=squares, is_unused=0)
+        for row in rows[last + 1 :]:
+            if row.get("n_grad") is not None:
+                row.update(is_unused=int(not row.get("n_nonfinite_grad")))

@@ -6,8 +6,9 @@ keeps after the step. `n_membrane_pre_reset` says for how many readings it was t
 differ at exactly the neurons that fired.
 
 The potential differs from one time step to the next. So it is read at up to four of them, spread
-over the sequence, at 1024 evenly spread elements each: a mean has a standard error of about σ/64, a
-share p one of √(p(1−p)/4096), at most 0.008.
+over the sequence (at all of them in the first step with the dear readings), at 1024 evenly spread
+elements each: a mean has a standard error of about σ/64, a share p one of √(p(1−p)/4096), at most
+0.008.
 """
 
 from itertools import pairwise

@@ -41,6 +41,7 @@ GRADIENTS = {
     "n_nonfinite_grad": 0,
     "n_grad_deepest": SLOTS,
     "sum_sq_grad_deepest": 1e-4,
+    "is_unused": 0,
     "sum_sq_grad_first": 1e-5,
     "sum_sq_grad_last": 1e-5,
 }

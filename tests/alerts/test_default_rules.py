@@ -378,6 +378,27 @@ def test_a_readout_whose_spikes_the_loss_does_not_use_is_not_ill(wide):
     assert set(out.group_by("rule").last()["state"]) == {"ok"}
 
 
+OF_A_READOUT_NO_ILLNESS = [
+    *("dead-neurons", "many-dead-neurons", "dead-layer", "dead-channels", "low-rate", "high-rate"),
+    *("saturated-neurons", "many-saturated-neurons"),
+    *("runaway-membrane", "membrane-drifts", "membrane-loses-more"),
+]
+
+
+@pytest.mark.parametrize("name", OF_A_READOUT_NO_ILLNESS)
+def test_a_readout_whose_spikes_the_loss_does_not_use_may_fire_as_it_likes(wide, name):
+    layer, counters = SICK[name]
+    unused = counters | {"n_grad": 0, "sum_sq_grad": None, "n_grad_deepest": None, "is_unused": 1}
+    assert not fired(wide(range(40)), wide(range(40, 140), **{layer: unused}))
+
+
+@pytest.mark.parametrize("name", OF_A_READOUT_NO_ILLNESS)
+def test_where_nothing_is_trained_by_gradients_an_ill_layer_is_told(wide, name):
+    layer, counters = SICK[name]
+    ill = counters | {"n_grad": 0, "sum_sq_grad": None, "n_grad_deepest": None, "is_unused": None}
+    assert (name, layer) in fired(wide(range(40)), wide(range(40, 60), **{layer: ill}))
+
+
 def test_amplitudes_that_are_still_the_same_after_200_steps_are_tied(wide):
     tied = {"sum_sq_amplitude": 4.0}
     assert not fired(wide(range(150, 200), tern=tied))

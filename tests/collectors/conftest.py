@@ -49,7 +49,8 @@ class Listener:
         del layer
         raise error
 
-    def note(self, layer: str, message: str) -> None:
+    def note(self, layer: str, message: str, *, aloud: bool = False) -> None:
+        del aloud
         self.notes.append((layer, message))
 
     def confirm(self, layer: Layer) -> None:
@@ -67,6 +68,10 @@ class Listener:
         observers = [o[name] for o in (self.observers, self.synapses) if name in o]
         flushed = [c for o in observers if (c := o.flush(phase)) is not None]
         return {t: plain(c) for counts in flushed for t, c in counts.tables.items()}
+
+    def plain(self, counters: dict[str, Any]) -> dict[str, Any]:
+        """Counters as the writer thread gets them."""
+        return plain(counters)
 
     def stop(self) -> None:
         for observer in (*self.observers.values(), *self.synapses.values()):

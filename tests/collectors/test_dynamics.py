@@ -109,6 +109,16 @@ def test_a_gradient_that_comes_back_ends_the_count(listen):
     assert rows == [1, 2, 0]
 
 
+def test_threshold_and_decay_are_those_that_the_step_was_made_with(listen):
+    lif = snn.Leaky(beta=0.9, threshold=1.0, learn_beta=True, learn_threshold=True)
+    heard = listen(nn.Sequential(lif))
+    lif(torch.rand(3, 4), torch.rand(3, 4))[0].sum().backward()
+    torch.optim.SGD(lif.parameters(), 0.5).step()
+    row = heard.tables("0")["dynamics"]
+    assert (row["sum_threshold"], row["sum_decay"]) == (1.0, pytest.approx(0.9))
+    assert lif.threshold.item() != 1.0
+
+
 def test_nothing_is_said_of_gradients_in_an_evaluation(listen):
     lif = snn.Leaky(beta=0.9, learn_beta=True)
     heard = listen(nn.Sequential(lif))

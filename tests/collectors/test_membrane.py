@@ -69,7 +69,7 @@ def test_a_hard_reset_without_a_graph_is_said_to_be_after_it(listen):
     assert row["n_membrane_pre_reset"] == row["n_quantization"] == 0
 
 
-def test_of_a_sequence_up_to_four_time_steps_are_read(listen):
+def test_of_a_sequence_four_time_steps_are_read_and_all_of_them_at_first(listen):
     torch.manual_seed(1)
     node = neuron.IFNode(surrogate_function=surrogate.ATan(), v_reset=None, step_mode="m")
     heard = listen(nn.Sequential(node))
@@ -80,7 +80,7 @@ def test_of_a_sequence_up_to_four_time_steps_are_read(listen):
         row = heard.tables("0")["membrane"]
         n_read.append(row["n_membrane"] / 24)
         assert 0 < row["n_above_threshold"] <= out.count_nonzero()
-    assert n_read == [3, 4, 4]
+    assert n_read == [5, 4, 4]
 
 
 def test_a_statement_that_the_spikes_contradict_is_not_used(listen):
@@ -112,12 +112,50 @@ def test_a_statement_that_the_spikes_contradict_is_not_used(listen):
     assert row["n_membrane_pre_reset"] == 0
 
 
+@pytest.mark.parametrize("current", [0.7, -0.7])
+def test_of_a_silent_neuron_of_ones_own_a_potential_is_not_taken_for_a_distance(listen, current):
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u > 1.0).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * (ctx.saved_tensors[0] - 1.0).abs().lt(0.5)
+
+    class Duck(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.threshold, self.mem = 1.0, None
+
+        def forward(self, x):
+            self.mem = x
+            return Spike.apply(x)
+
+    duck = Duck()
+    heard = listen(nn.Sequential(duck))
+    duck(torch.full((16, 8), current, requires_grad=True))
+    row = heard.tables("0")["membrane"]
+    by_numpy(duck.mem.detach() - 1, row)
+
+
 def test_large_layers_are_read_in_an_even_part(listen):
     lif = snn.Leaky(beta=0.9)
     heard = listen(nn.Sequential(lif))
     lif(torch.rand(64, 1024, requires_grad=True), torch.zeros(64, 1024))
     row = heard.tables("0")["membrane"]
     assert 512 < row["n_membrane"] <= 1024
+
+
+def test_no_column_of_a_feature_map_stands_for_the_others(listen):
+    lif = snn.Leaky(beta=0.9)
+    heard = listen(nn.Sequential(lif))
+    current = torch.zeros(4, 8, 14, 14)
+    current[..., 0] = 2.0  # a border that is unlike the rest
+    lif(current.requires_grad_(), torch.zeros(4, 8, 14, 14))
+    row = heard.tables("0")["membrane"]
+    assert row["n_above_threshold"] / row["n_membrane"] == pytest.approx(1 / 14, rel=0.05)
 
 
 def test_nan_and_infinity_are_counted_apart_and_runaways_too(listen):

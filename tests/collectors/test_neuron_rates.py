@@ -66,8 +66,8 @@ def test_of_a_large_layer_an_even_part_is_kept_and_channels_are_told():
     assert row["neurons_per_channel"] == 12
     assert row["neuron_counts"] == [3000] * 24
     row = Reading().step(torch.zeros(3000, 5000))
-    assert row["neuron_stride"] == 2
-    assert len(row["neuron_counts"]) == 2500
+    assert row["neuron_stride"] == 3
+    assert len(row["neuron_counts"]) == 1667
 
 
 def test_the_distributions_figures_are_those_of_scipy():

@@ -109,6 +109,31 @@ def test_a_block_that_only_passes_spikes_on_is_not_a_second_layer(listen):
     assert heard.flush("", "spikes") is None
 
 
+def test_a_network_that_shares_a_threshold_and_a_state_is_not_one_neuron(listen):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.thresh, self.mem = 0.5, []
+            self.fc, self.lif, self.act = nn.Linear(6, 8), DuckLIF(), Heaviside()
+
+        def forward(self, x):
+            return self.act(self.lif(self.fc(x)) - self.thresh)
+
+    torch.manual_seed(0)
+    heard = listen(Shared())
+    assert heard.spiking == ["lif"]
+    assert {n: o.layer.kind for n, o in heard.observers.items()}["act"] == "candidate"
+
+
+def test_a_tap_in_the_code_is_seen_before_it_was_ever_called(listen, monkeypatch):
+    class Tapped(nn.Module):
+        def forward(self, x):
+            return spikewatch.tap("mine", x)
+
+    monkeypatch.delitem(vars(spikewatch), "tap", raising=False)
+    assert list(listen(Tapped()).observers) == [""]
+
+
 def test_time_is_found_by_the_loop_that_the_graph_shows(listen):
     torch.manual_seed(0)
     net = nn.Sequential(OverTime())

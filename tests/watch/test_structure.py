@@ -53,3 +53,31 @@ def test_a_surrogate_that_is_negative_above_the_threshold_is_told(tmp_path):
     net.lif1.spike_grad = snn.surrogate.triangular()
     fired, _ = train(net, tmp_path, n_steps=8)
     assert ("negative-surrogate", "lif1") in fired
+
+
+def test_a_readout_that_never_fires_is_no_dead_layer_and_a_hidden_layer_is(tmp_path):
+    def fired(quiet):
+        torch.manual_seed(1)
+        net = Net()
+        getattr(net, quiet).threshold.fill_(1000.0)
+        return train(net, tmp_path / quiet, n_steps=106)[0]
+
+    assert ("dead-layer", "lif3") not in fired("lif3")
+    assert ("dead-layer", "lif2") in fired("lif2")
+
+
+def test_a_layer_that_is_called_now_and_then_is_told_once_to_be_maybe_unused(tmp_path):
+    class Sometimes(Net):
+        def __init__(self):
+            super().__init__()
+            self.extra, self.n_calls = snn.Leaky(beta=0.9), 0
+
+        def forward(self, x):
+            self.n_calls += 1
+            if self.n_calls % 4 == 1:
+                self.extra(x, torch.zeros(len(x), 8))
+            return super().forward(x)
+
+    _, notes = train(Sometimes(), tmp_path, n_steps=12)
+    (note,) = (text for text in notes if "not called" in text)
+    assert note.startswith("'extra': not called in the latest 2 observed steps. Either forward")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sinabs import layers
-from sinabs.activation import MembraneReset, MembraneSubtract
+from sinabs.activation import MembraneReset, MembraneSubtract, MultiGaussian
 from torch import nn
 
 
@@ -19,6 +19,16 @@ def test_squeezed_and_plain_layers_give_the_same_figures(listen, squeezed):
     assert (row["n_obs"], row["n_neurons"]) == (21, 5)
     assert row["n_spikes"] == out.count_nonzero()
     assert row["sum_abs_spike"] == out.sum() > row["n_spikes"]  # several spikes in a step
+
+
+def test_the_negative_lobes_of_a_multi_gaussian_surrogate_are_no_wrong_sign(listen):
+    torch.manual_seed(1)
+    net = nn.Sequential(layers.IAF(surrogate_grad_fn=MultiGaussian()), layers.IAF())
+    heard = listen(net)
+    net(3 * torch.randn(4, 12, 6, requires_grad=True))
+    row = heard.flush("0", "gradients")
+    assert row["n_sg"] == 288
+    assert row["n_sg_negative"] == 0
 
 
 def test_the_slope_is_read_at_every_step(listen):

@@ -58,6 +58,43 @@ def test_the_readout_is_not_a_spiking_layer(listen):
     assert list(listen(net).observers) == ["0"]
 
 
+def test_the_surrogate_of_a_readout_is_no_layer_that_is_never_called(listen):
+    class NonSpikingLIFNode(neuron.SimpleLIFNode):  # as the examples for DQN and PPO write it
+        def single_step_forward(self, x):
+            self.neuronal_charge(x)
+            return self.v
+
+    net = nn.Sequential(neuron.IFNode(), NonSpikingLIFNode(tau=2.0, decay_input=True))
+    assert list(listen(net).observers) == ["0"]
+
+
+def test_a_neuron_that_was_made_to_return_its_potential_is_no_spiking_layer(listen):
+    class Readout(neuron.LIFNode):
+        def single_step_forward(self, x):
+            self.v = self.v + (x - self.v) / self.tau
+            return self.v
+
+    torch.manual_seed(0)
+    net = nn.Sequential(neuron.IFNode(), nn.Linear(8, 8), Readout())
+    heard = listen(net)
+    net(4 * torch.rand(16, 8))
+    assert heard.flush("2", "spikes") is None
+    assert heard.flush("0", "spikes")["n_spikes"] > 0
+    assert [(x.name, x.kind) for x in heard.confirmed] == [("2", "candidate")]
+    assert "many values" in heard.confirmed[0].note
+
+
+def test_containers_that_pass_spikes_on_are_not_taken_for_neurons(listen):
+    torch.manual_seed(0)
+    net = layer.OTTTSequential(
+        layer.Linear(6, 8), neuron.OTTTLIFNode(v_threshold=0.1), layer.Linear(8, 3)
+    )
+    heard = listen(net)
+    net(torch.rand(4, 6))
+    assert [n for n, o in heard.observers.items() if o.layer.kind != "synapse"] == ["1"]
+    assert heard.flush("1", "spikes")["n_neurons"] == 8
+
+
 def test_neurons_outside_the_base_class_are_found(listen):
     net = nn.Sequential(layer.Linear(4, 3), neuron.PSN(T=5, surrogate_function=surrogate.ATan()))
     functional.set_step_mode(net, "m")

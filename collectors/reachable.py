@@ -1,0 +1,155 @@
+"""What the code of a module can reach, read from names in its bytecode; nothing is run."""
+
+import dis
+import sys
+import types
+from collections.abc import Iterator
+from inspect import getattr_static
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikewatch.layers import own_type
+
+
+# Bases from these tell nothing of whose a class is.
+NO_PACKAGES = {"torch", "builtins", "abc", "typing"}
+# What `apply` of an autograd function calls, though no code says so.
+_APPLIED = {"forward", "backward", "setup_context"}
+
+
+def package(cls: type) -> str:
+    """The package that a class comes from."""
+    return cls.__module__.partition(".")[0]
+
+
+def reaches_function(module: nn.Module) -> bool:
+    """Whether the code of a module's own forward can reach a custom `autograd.Function` or a tap.
+
+    Reads names in the bytecode of `forward`, of the functions and methods that it names, and of
+    what the instance holds; nothing is run.
+    """
+    return any(_function(thing) is not None or _is_tap(thing) for thing in _reached(module))
+
+
+def reaches_tap(module: nn.Module) -> bool:
+    """Whether the code of a module's own forward can reach `spikewatch.tap`."""
+    return any(map(_is_tap, _reached(module)))
+
+
+def functions_of(module: nn.Module) -> frozenset[Any]:
+    """The custom `autograd.Function`s that the code of a module's own forward can reach."""
+    return frozenset(f for thing in _reached(module) if (f := _function(thing)) is not None)
+
+
+def reaches_compiled(module: nn.Module) -> bool:
+    """Whether a module's own forward can reach something that `torch.compile` made."""
+    return has_compiled_part(module) or any(map(_is_compiled, _reached(module)))
+
+
+def has_compiled_part(module: nn.Module) -> bool:
+    """Whether a module within this one is compiled, or its own forward is."""
+    return any(
+        (m is not module and ("_orig_mod" in m._modules or m._compiled_call_impl))
+        or _is_compiled(vars(m).get("forward"))
+        for m in nn.Module.modules(module)
+    )
+
+
+def _is_compiled(thing: Any) -> bool:
+    return getattr_static(thing, "_torchdynamo_orig_callable", None) is not None
+
+
+def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
+    todo: list[tuple[Any, int]] = [(own_type(module).forward, 0)]
+    todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
+    seen: set[int] = set()
+    while todo and len(seen) < 2000:
+        thing, level = todo.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        yield thing
+        if level < depth:
+            todo += [(t, level + 1) for t in _named_in(thing, own_type(module))]
+
+
+def _function(thing: Any) -> Any:
+    """The custom autograd function that a thing is, or is the `apply` of."""
+    owner = thing if isinstance(thing, type) else getattr(thing, "__self__", None)
+    custom = (
+        isinstance(owner, type)
+        and issubclass(owner, torch.autograd.Function)
+        and not owner.__module__.startswith("torch.")
+    )
+    return owner if custom else None
+
+
+def _is_tap(thing: Any) -> bool:
+    return isinstance(thing, types.FunctionType) and (
+        (thing.__module__, thing.__name__) == ("spikewatch.attaching", "tap")
+    )
+
+
+def _named_in(thing: Any, cls: type) -> Iterator[Any]:
+    """What a Python function can reach: globals, closure, methods of its class, module members.
+
+    Of a callable object that is no module, what is called: `surrogate = ATan(alpha=2.0)`.
+    """
+    thing = getattr(thing, "__func__", thing)
+    if not isinstance(thing, types.FunctionType):
+        called = ("__call__", "apply", "forward")
+        if type(thing).__module__.partition(".")[0] not in ("torch", "builtins"):
+            yield from (
+                f
+                for n in called
+                if isinstance(f := getattr_static(type(thing), n, None), types.FunctionType)
+            )
+        return
+    if (thing.__module__ or "").startswith("torch."):
+        return
+    names = _code_names(thing.__code__)
+    reached = [thing.__globals__[n] for n in names if n in thing.__globals__]
+    for cell in thing.__closure__ or ():
+        try:
+            reached.append(cell.cell_contents)
+        except ValueError:  # a cell that is not filled yet
+            continue
+    for holder in (*reached, *(c for c in cls.__mro__ if package(c) not in NO_PACKAGES)):
+        if isinstance(holder, types.ModuleType | type) and not isinstance(holder, nn.Module):
+            if getattr(holder, "__name__", "").split(".")[0] == "torch":
+                continue
+            applied = _APPLIED if _function(holder) is not None else set[str]()
+            reached += [vars(holder)[n] for n in names | applied if n in vars(holder)]
+            if holder is sys.modules.get("spikewatch") and "tap" in names:
+                reached.append(holder.tap)  # it is loaded when it is first used
+    yield from (getattr(r, "__func__", r) for r in reached)
+    yield from reached
+
+
+def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
+    """Names that the code of a module's own forward mentions, and that of functions it calls.
+
+    With them "@", where it multiplies matrices by that.
+    """
+    cls, names = own_type(module), set[str]()
+    todo: list[tuple[Any, int]] = [(cls.forward, 0)]
+    while todo:
+        thing, level = todo.pop()
+        thing = getattr(thing, "__func__", thing)
+        if isinstance(thing, types.FunctionType):
+            names |= _code_names(thing.__code__)
+            if any(i.argrepr in ("@", "@=") for i in dis.get_instructions(thing.__code__)):
+                names.add("@")
+            if level < depth:
+                todo += [(t, level + 1) for t in _named_in(thing, cls)]
+    return names
+
+
+def _code_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _code_names(constant)
+    return names
