@@ -18,8 +18,9 @@ class Candidate:
     """Judges one layer by its calls until it is sure.
 
     Known libraries say what their classes are; of others the values are looked at, and of those
-    that were found by their code alone, the autograd graph. Of those that only have a threshold
-    the output has to be spikes without doubt, and the input not to be.
+    that were found by their code alone, the autograd graph: activations of a binary net, which
+    have both signs and no silence, are no spikes. Of those that only have a threshold the output
+    has to be spikes without doubt, and the input not to be.
     """
 
     def __init__(self, *, found_by: Evidence, claims: set[int]) -> None:
@@ -51,6 +52,9 @@ class Candidate:
         if verdict is False:
             self.why = "its output takes many values"
             return "no"
+        if by != "class" and verdict and _is_sign(spikes):
+            self.why = "its output is ±1 and never 0"
+            return "no"
         # Too few events to be sure: counted all the same, or a silent layer would go unseen.
         self.sure = verdict is True
         self._found_by = "class"
@@ -63,3 +67,7 @@ class Candidate:
         # Hooks of inner modules run first: what they claim is not their parent's.
         self._claims.update(id(n) for n in own)
         return own
+
+
+def _is_sign(x: Tensor) -> bool:
+    return bool(x.all()) and bool((x > 0).any()) and bool((x < 0).any())

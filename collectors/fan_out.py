@@ -6,6 +6,7 @@ and transposition are right because torch is.
 """
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,27 +60,47 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
     if space not in known:
         if len(known) == _MOST_SHAPES:
             known.clear()
-        reach = _reach(module, space)
-        known[space] = FanOut(reach.to(x.device), float(reach.mean()))
+        shape = tuple(x.shape[-n_axes - 1 :])
+        known[space] = reach_of(_convolution(module), _shape(module), shape, x.device)
     return known[space]
+
+
+def reach_of(
+    convolve: Callable[[Tensor, Tensor], Tensor],
+    weight_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> FanOut:
+    """Fan-out of a convolution.
+
+    Args:
+        convolve: Makes the output of input and weight, both float64 on the CPU.
+        weight_shape: Shape of the weight.
+        shape: Shape of one sample: (C, *space).
+        device: Where the result is kept.
+    """
+    # On the CPU: once a shape, and a device's autotuning is none of our business.
+    weight = torch.ones(weight_shape, dtype=torch.float64)
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        x = torch.zeros((1, *shape), dtype=torch.float64, requires_grad=True)
+        (reach,) = torch.autograd.grad(convolve(x, weight).sum(), x)
+    each = reach[0, 0].clone()
+    return FanOut(each.to(device), float(each.mean()))
 
 
 def _kernel(module: Any) -> tuple[int, ...]:
     return tuple(module.kernel_size)
 
 
-def _reach(module: Any, space: tuple[int, ...]) -> Tensor:
-    # On the CPU: once a shape, and a device's autotuning is none of our business.
-    weight = torch.ones(module.weight.shape, dtype=torch.float64)
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        x = torch.zeros((1, module.in_channels, *space), dtype=torch.float64, requires_grad=True)
-        if module.transposed:
-            convolve = _TRANSPOSED[len(space)]
-            y = convolve(
-                x, weight, None, module.stride, module.padding, module.output_padding,
-                module.groups, module.dilation,
-            )  # fmt: skip
-        else:
-            y = module._conv_forward(x, weight, None)
-        (reach,) = torch.autograd.grad(y.sum(), x)
-    return reach[0, 0].clone()
+def _shape(module: Any) -> tuple[int, ...]:
+    return tuple(module.weight.shape)
+
+
+def _convolution(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    if not module.transposed:
+        return lambda x, weight: module._conv_forward(x, weight, None)
+    convolve = _TRANSPOSED[len(_kernel(module))]
+    return lambda x, weight: convolve(
+        x, weight, None, module.stride, module.padding, module.output_padding,
+        module.groups, module.dilation,
+    )  # fmt: skip

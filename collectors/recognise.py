@@ -6,6 +6,7 @@ forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
+import dis
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -110,10 +111,20 @@ def reaches_function(module: nn.Module) -> bool:
 
 def reaches_compiled(module: nn.Module) -> bool:
     """Whether a module's own forward can reach something that `torch.compile` made."""
-    parts = [m for m in nn.Module.modules(module) if m is not module]
-    return any("_orig_mod" in m._modules or m._compiled_call_impl for m in parts) or _reaches(
-        module, lambda thing: getattr_static(thing, "_torchdynamo_orig_callable", None) is not None
-    )
+    return has_compiled_part(module) or _reaches(module, _is_compiled)
+
+
+def has_compiled_part(module: nn.Module) -> bool:
+    """Whether a module within this one is compiled, or its own forward is."""
+    return any(
+        (m is not module and ("_orig_mod" in m._modules or m._compiled_call_impl))
+        or _is_compiled(vars(m).get("forward"))
+        for m in nn.Module.modules(module)
+    )  # fmt: skip
+
+
+def _is_compiled(thing: Any) -> bool:
+    return getattr_static(thing, "_torchdynamo_orig_callable", None) is not None
 
 
 def _reaches(module: nn.Module, sought: Callable[[Any], bool], *, depth: int = 4) -> bool:
@@ -170,7 +181,10 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
 
 
 def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
-    """Names that the code of a module's own forward mentions, and that of functions it calls."""
+    """Names that the code of a module's own forward mentions, and that of functions it calls.
+
+    With them "@", where it multiplies matrices by that.
+    """
     cls, names = own_type(module), set[str]()
     todo: list[tuple[Any, int]] = [(cls.forward, 0)]
     while todo:
@@ -178,6 +192,8 @@ def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
         thing = getattr(thing, "__func__", thing)
         if isinstance(thing, types.FunctionType):
             names |= _code_names(thing.__code__)
+            if any(i.argrepr in ("@", "@=") for i in dis.get_instructions(thing.__code__)):
+                names.add("@")
             if level < depth:
                 todo += [(t, level + 1) for t in _named_in(thing, cls)]
     return names

@@ -27,9 +27,9 @@ _BLIND = (
     "steps without compile or graph, and call model(x)"
 )
 _SILENT = (
-    "{names}: not called in the latest {n} observed steps, and not seen. {why}. To see more, call "
-    "layer(x), leave it out of what is compiled, or pass its spikes through "
-    "spikewatch.tap('name', spikes)"
+    "{names}: not called in the latest {n} observed steps, and not seen. That is so where no input "
+    "took this way (an expert, a branch). {why}. To see more, call layer(x), leave it out of what "
+    "is compiled, or pass its spikes through spikewatch.tap('name', spikes)"
 )
 _PATIENCE_STEPS = 2
 _PATIENCE_LOOKS = 3
@@ -61,6 +61,7 @@ class Unseen:
     def __init__(self, model: nn.Module, session: LiveSession) -> None:
         self._session = session
         self._silent_steps: dict[str, int] = {}
+        self._told: set[str] = set()
         self._weights = Weights(model)
         self._sign_of_life = (0, 0)
         self._n_blind_looks = 0
@@ -77,7 +78,8 @@ class Unseen:
             if called is None:
                 continue
             n = self._silent_steps[name] = 0 if called else self._silent_steps.get(name, 0) + 1
-            if n == _PATIENCE_STEPS:
+            if n == _PATIENCE_STEPS and name not in self._told:
+                self._told.add(name)
                 silent.append(name)
             observer.called = False  # ty: ignore[missing-attribute]
         if silent:

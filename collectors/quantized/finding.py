@@ -1,6 +1,6 @@
 """Which layers have, or may come to have, quantized weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def find(
     modules = {n: m for n, m in named_modules(model).items() if n not in taken}
     elsewhere = Elsewhere(model, hints.optimizers) if hints.optimizers else None
     wanted = {*hints.quantized, *(name for pair in hints.pairs for name in pair)}
-    kernels = _without_doubles(modules, dict(_kernels(modules, wanted, elsewhere)))
+    kernels = _without_doubles(modules, dict(kernels_of(modules, wanted, elsewhere)))
     if any(k.guess and not k.plain for found in kernels.values() for k in found):
         spiking = {f.name for f in find_spiking(model, named=named) if f.kind == "spiking"}
         kernels = {n: [k for k in found if not (k.guess and _within(n, spiking))]
@@ -64,10 +64,18 @@ def find(
     return list(observers.values())
 
 
-def _kernels(
-    modules: Mapping[str, nn.Module], wanted: set[str], elsewhere: Elsewhere | None
+def kernels_of(
+    modules: Mapping[str, nn.Module],
+    wanted: Collection[str] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[tuple[str, list[Kernel]]]:
-    """The weights to look for, by the module in whose forward pass they are multiplied."""
+    """The weights to look for, by the module in whose forward pass they are multiplied.
+
+    Args:
+        modules: By name.
+        wanted: Names of modules that are looked at in any case.
+        elsewhere: Latent weights that only the optimizers hold.
+    """
     for name, module in modules.items():
         if isinstance(module, parametrize.ParametrizationList):
             continue

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..hooks import Hook, in_recomputation, why_unreadable
+from ..modes import SeeCalls
 from ..recognise import reaches_compiled
 from .operands import (
     Operand,
@@ -37,48 +37,6 @@ if TYPE_CHECKING:
 
     from .look import Look
     from .observer import WeightObserver
-
-
-class SeeWeights(TorchFunctionMode):
-    """Hands over the operands of each product."""
-
-    def __init__(self, offer: Callable[..., bool] | None, claims: threading.local) -> None:
-        super().__init__()
-        self._offer = offer
-        self._claims = claims
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        # First, since a compiled function is bound to all that it has looked at of ours.
-        if torch.compiler.is_compiling():
-            return func(*args, **kwargs)
-        if self._offer is None or not multiplies(func):
-            return func(*args, **kwargs)
-        # Modules within others have modes of their own, and the innermost is asked first.
-        if getattr(self._claims, "taken", False) or not self._offer(func, args, kwargs):
-            return func(*args, **kwargs)
-        self._claims.taken = True
-        try:
-            return func(*args, **kwargs)
-        finally:
-            self._claims.taken = False
-
-    def leave(self) -> None:
-        """Exit, wherever the mode is among those entered.
-
-        After a `KeyboardInterrupt` no hook is called, so that it may be found long afterwards.
-        """
-        above: list[Any] = []
-        while (n := torch._C._len_torch_function_stack()) and torch._C._get_function_stack_at(
-            n - 1
-        ) is not self:
-            above.append(torch._C._pop_torch_function_stack())
-        if n:
-            torch._C._pop_torch_function_stack()
-        for mode in reversed(above):
-            torch._C._push_on_torch_function_stack(mode)
 
 
 class SeeInside(TorchDispatchMode):
@@ -167,11 +125,11 @@ class Sight:
                 return
             self._leave()
             self._open.looks = looks
-            mode: SeeWeights | SeeInside
+            mode: SeeCalls | SeeInside
             if looks and (self._scripted or any(look.is_hidden for look in looks)):
                 mode = SeeInside(self._offer)
             else:
-                mode = SeeWeights(self._offer if looks else None, _claims)
+                mode = SeeCalls(self._offer if looks else None, multiplies, _claims)
             mode.__enter__()
             self._open.mode = mode
         except Exception as error:  # noqa: BLE001 - contract 1

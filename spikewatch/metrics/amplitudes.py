@@ -2,7 +2,8 @@
 
 α is the threshold factor of a ternary spike (θ = α·mean|x|), or the scale of ternary weights
 {−α, 0, +α}. A channel is one element of the parameter (one for a layer-wise amplitude, C for a
-channel-wise one), or one output row of the weights.
+channel-wise one), or one output row of the weights. Parameters of spiking layers are read when a
+step ends, after the optimizer has moved them; scales of weights, as the forward pass made them.
 """
 
 from collections.abc import Sequence

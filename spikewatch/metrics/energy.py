@@ -14,8 +14,9 @@ multiplies: these are the figures of the network that it becomes.
 
 The same network without spikes would run each operation once a sample, not T times: its MACs are
 those of one time step, with weights in full precision. A network that has no spiking layer at all
-runs once a sample (T = 1); the samples are then those of the shortest first axis among the inputs
-of its weight layers. Products with the zeros of a padding are counted in neither.
+runs once a sample (T = 1); the samples are then those of the first axis of the input of its first
+or last weight layer, the shorter one: in between, experts get a part of them, and windows or tokens
+are samples of their own. Products with the zeros of a padding are counted in neither.
 
 Three models, for a network of 32-bit floats in 45 nm (Horowitz 2014). They differ by more than
 the network does, so none of them stands alone:
@@ -32,7 +33,12 @@ the network does, so none of them stands alone:
 Formulas in circulation charge the reading of weights by the *sparsity* of the input. It goes with
 the rate, 1 − sparsity: a silent input has no weight read.
 
-Of attention, products between activations are not counted.
+What a module multiplies by itself is counted as well: a weight that it keeps and hands to
+`F.linear`, a convolution or a matrix product; and, at the module, its products of two activations,
+as in attention. The spikes of one side drive such a product: each reaches the outputs that it has a
+partner for, be that 0 or not. Where both sides spike, the one that reaches less does; where none
+does, all multiply, also what a mask leaves out afterwards. Not counted: products element by
+element, look-ups in embeddings, and the recurrent and attention layers of torch itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -165,7 +171,7 @@ def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     if rows.get("spikes"):
         known = _observed_samples(rows)
     else:
-        known = (float(min(leading)), float(min(leading))) if leading else None
+        known = (float(min(leading[0], leading[-1])),) * 2 if leading else None
     if known is None:
         return
     for row in energy:

@@ -2,7 +2,9 @@
 
 Notation: spikes s of shape [T, B, *neuron]; a neuron is one index of `*neuron`; an *observation*
 of a neuron is one (time step, sample) slot. An event is s ≠ 0: not s = 1, because spikes may be
-graded, ternary or scaled by an amplitude, and not Σ s, because ±1 cancel.
+graded, ternary or scaled by an amplitude, and not Σ s, because ±1 cancel: `spikes.mean()` is 0 for
+a busy layer. Nor does one mean over a layer tell of its neurons: `(spikes.mean() < 0.001).mean()`
+is 0 or 1, and 0 for a layer of which nine tenths are dead.
 """
 
 import polars as pl

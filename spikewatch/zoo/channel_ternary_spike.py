@@ -13,11 +13,13 @@ THRESHOLD_RANGE = (0.01, 10.0)
 class ChannelTernarySpike(nn.Module):
     """y_c = a_c·sign(x_c)·Θ(|x_c| − θ_c), with a_c and θ_c parameters.
 
-    Of the form in circulation, two things are wrong that matter here. Its α is used under
-    `no_grad`, has no gradient and never learns; θ here gets ∂y/∂θ = −a·sign(x)·σ′(|x| − θ). And its
-    θ is a mean over batch and sequence: an output depends on the other samples, and on the tokens
-    that follow. Here θ depends on nothing but training: a token's spikes are the same alone, in any
-    batch, and whatever comes after.
+    Of the form in circulation, three things are wrong. Its α is used under `no_grad`, has no
+    gradient (`alpha.grad is None`) and never learns; θ here gets ∂y/∂θ = −a·sign(x)·σ′(|x| − θ).
+    Its x gets the upstream gradient as it is, at any distance and whatever the amplitude; here
+    that is times a·σ′(|x| − θ). And its θ is a mean over batch and sequence: with other samples
+    beside it half of the outputs changed, the last token changed the first one's, and a token by
+    itself, as in decoding, has θ = |x| and never fires. Here θ depends on nothing but training: a
+    token's spikes are the same alone, in any batch, and whatever comes after.
 
     It wants x of about unit scale, as a normalisation makes it.
 

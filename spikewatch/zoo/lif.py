@@ -19,8 +19,7 @@ class LIF(nn.Module):
     u is the membrane potential that is compared with the threshold, v what is left of it: a
     recording of the one differs from that of the other wherever a spike was fired. The decay
     β = exp(−Δt/τ) acts on v, so a soft reset subtracts β·θ from the next potential. snnTorch decays
-    u and then subtracts θ, and so fires a little less: by 8 % at β = 0.9, for uniform input of up
-    to 2θ.
+    u and then subtracts θ, and so fires a little less: by 5 to 9 % at β = 0.9, for uniform input.
 
     The form u[t] = β·u[t−1]·(1 − s[t−1]) + I[t] is the hard reset of this one, spike for spike.
 

@@ -1,9 +1,9 @@
 """A small language model of the kind of SpikeGPT (Zhu et al., arXiv 2302.13939).
 
 RWKV-4 with spiking neurons behind each of its two mixings. The tokens are the neurons' time steps.
-What is claimed of the original changed between versions of the paper: the last has models of 46 and
-216 million parameters and 20 times fewer *operations*; "260 M" and "22 times less energy" are not
-in it.
+What is claimed of the original changed between versions of the paper: the first has models of 45,
+125 and 260 million parameters and 5 times less energy; the last, of 46 and 216 million and 20 times
+fewer *operations*. "22 times less energy" is in neither.
 """
 
 import torch

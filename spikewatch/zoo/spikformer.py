@@ -1,7 +1,8 @@
 """Spiking self-attention, as in Spikformer (Zhou et al., ICLR 2023) and SpikeBERT (Lv et al. 2023).
 
-Queries, keys and values are spikes. Nothing stands in for the softmax: it is left out, since QKᵀ of
-spikes is not negative, and (QKᵀV)·scale goes into a spiking neuron.
+Queries, keys and values are spikes. Nothing stands in for the softmax, no "spike normalisation"
+either: it is left out, since QKᵀ of spikes is not negative, and (QKᵀV)·scale goes into a spiking
+neuron.
 """
 
 import torch

@@ -37,14 +37,14 @@ class TernarySign(torch.autograd.Function):
 class TernarySpike(nn.Module):
     """y = a·sign(x)·Θ(|x| − θ) with θ = α·m, where m is a running mean of |x|.
 
-    The form in circulation cannot be made at all, for want of `super().__init__()`, and has three
-    more errors that are avoided here. There, the threshold is used under
-    `no_grad`, so the "learnable" α never learns; here it gets ∂y/∂θ = −a·sign(x)·σ′. There, x gets
-    the whole upstream gradient at any distance from the threshold; here it is windowed by σ′. And
-    there, m is the mean over the batch at hand: a sample's spikes then depend on the other samples,
-    and in a sequence on its own future; and a batch of one value never fires. Here m comes from
-    earlier calls, while training. In a loop over time these are also the batch's earlier time
-    steps; `ChannelTernarySpike` has no mean at all.
+    The form in circulation cannot be made at all, for want of `super().__init__()` ("cannot assign
+    parameters before Module.__init__() call"), and has three more errors that are avoided here.
+    There, the threshold is used under `no_grad`, so the "learnable" α never learns; here it gets
+    ∂y/∂θ = −a·sign(x)·σ′. There, x gets the whole upstream gradient at any distance from the
+    threshold; here it is windowed by σ′. And there, m is the mean over the batch at hand: a
+    sample's spikes then depend on the other samples, and in a sequence on its own future; and a
+    batch of one value never fires. Here m comes from earlier calls, while training. In a loop over
+    time these are also the batch's earlier time steps; `ChannelTernarySpike` has no mean at all.
 
     With θ tied to mean|x| the rate does not depend on the scale of x: at α = 1 it is 0.42 for
     Gaussian and 0.37 for Laplacian x, healthy or not.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikewatch.collectors.own_products import ProductObserver
 from spikewatch.collectors.synapses import SynapseObserver
 from spikewatch.finding import find_observers
 from spikewatch.layers import Layer
@@ -26,7 +27,8 @@ class Listener:
         found = find_observers(model, named=named or {})
         self.observers = {o.layer.name: o for o in found if o.layer.kind != "synapse"}
         unlisted = [o for o in found if o.layer.kind == "synapse"]
-        self.synapses = {o.layer.name: o for o in unlisted if isinstance(o, SynapseObserver)}
+        counting = (SynapseObserver, ProductObserver)
+        self.synapses = {o.layer.name: o for o in unlisted if isinstance(o, counting)}
         for observer in found:
             observer.start(self)
 

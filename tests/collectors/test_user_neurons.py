@@ -220,6 +220,36 @@ def test_what_quantizes_a_weight_is_no_neuron(listen, of):
     assert ("1.quantize", "spiking") not in [(x.name, x.kind) for x in heard.confirmed]
 
 
+class BinaryActivation(nn.Module):
+    """±1 for every input, as in binary nets: there is no silence, so no spikes."""
+
+    def forward(self, x):
+        return Sign.apply(x)
+
+
+def test_activations_of_a_binary_net_are_no_spikes(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), BinaryActivation(), nn.Linear(16, 16), Heaviside())
+    heard = listen(net)
+    for _ in range(2):
+        net(torch.randn(32, 6)).sum().backward()
+    assert heard.spiking == ["3"]
+    assert heard.notes[0][0] == "1"
+    assert "never 0" in heard.notes[0][1]
+
+
+def test_signed_spikes_by_a_sign_function_are_spikes(listen):
+    class Ternary(nn.Module):
+        def forward(self, x):
+            return Sign.apply(x * (x.abs() > 1))
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), Ternary())
+    heard = listen(net)
+    net(3 * torch.randn(32, 6)).sum().backward()
+    assert heard.spiking == ["1"]
+
+
 def test_a_function_may_return_more_than_its_spikes(listen):
     class SpikeAndThreshold(torch.autograd.Function):
         @staticmethod

@@ -47,10 +47,19 @@ def test_multiplications_become_the_additions_of_nonzero_weights(n_zero, n_more,
     assert b == {"layer": "b", "n_macs": n_macs}
 
 
-def test_without_spikes_the_shortest_first_axis_is_the_batch():
-    rows = {"energy": [{"layer": "a", "n_leading": 64.0}, {"layer": "b", "n_leading": 512.0}]}
+@pytest.mark.parametrize(
+    "leading",
+    [
+        pytest.param([64.0, 512.0], id="tokens are flattened behind"),
+        pytest.param([512.0, 512.0, 64.0], id="tokens are flattened before"),
+        pytest.param([64.0, 12.0, 52.0, 64.0], id="experts"),
+        pytest.param([64.0, 0.0], id="an operation that has no such axis"),
+    ],
+)
+def test_without_spikes_the_first_or_last_layer_tells_the_batch(leading):
+    rows = {"energy": [{"layer": str(i), "n_leading": n} for i, n in enumerate(leading)]}
     add_samples(rows)
-    assert [(r["n_samples"], r["sum_time_steps"]) for r in rows["energy"]] == [(64, 64)] * 2
+    assert {(r["n_samples"], r["sum_time_steps"]) for r in rows["energy"]} == {(64, 64)}
     assert "n_leading" not in rows["energy"][0]
 
 

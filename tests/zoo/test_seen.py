@@ -10,6 +10,7 @@ from spikewatch.zoo import LIF, ChannelTernarySpike, TernarySpike
 from spikewatch.zoo.models import MODELS
 from spikewatch.zoo.quantized_linear import QuantizedLinear
 from spikewatch.zoo.spike_gpt import BinaryEmbedding
+from spikewatch.zoo.spikformer import SpikingSelfAttention
 from spikewatch.zoo.training import BATCH, Training
 
 
@@ -42,6 +43,8 @@ def _count(name, n_steps):
             module.register_forward_hook(_neuron(sums[layer]))
         if isinstance(module, nn.Linear):
             module.register_forward_hook(_weights(sums[layer]))
+        if isinstance(module, SpikingSelfAttention):
+            sums[layer]["attends"] = 1.0
     inputs, _ = next(train.batches(BATCH, generator=torch.Generator().manual_seed(0)))
     net(inputs)
     return sums
@@ -123,6 +126,20 @@ def test_operations_are_those_counted_apart(name, trained, counted):
         assert row["n_nonzero_inputs"] == sums["nonzero"], layer
         assert row["n_dense_macs"] == sums["dense"], layer
         assert row["n_sops"] + row["n_macs"] <= sums["dense"]
+
+
+def test_operations_of_attention_are_those_counted_apart(trained, counted):
+    """Of spikes, the products of Q and K, whichever has fewer, and then those of V."""
+    sums = counted("spikformer")
+    layers = layers_with(sums, "attends")
+    assert layers
+    for layer in layers:
+        row = first_row(trained("spikformer"), "energy", layer)
+        q, k, v = (sums[f"{layer}.{part}.lif"] for part in ("query", "key", "value"))
+        n_tokens = 9
+        assert row["n_dense_macs"] == 2 * q["slots"] * n_tokens
+        assert row["n_sops"] == (min(q["events"], k["events"]) + v["events"]) * n_tokens
+        assert row["n_macs"] == 0
 
 
 @pytest.mark.parametrize("name", ["digits", "twn", "ttq", "lsq", "tequila"])

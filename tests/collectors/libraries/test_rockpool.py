@@ -39,7 +39,7 @@ def test_a_training_in_the_tutorials_style_is_counted(tmp_path, told):
     store = spikewatch.open_store(tmp_path)
     rows = store.sql(
         "SELECT layer, step, n_obs, n_spikes, sum_abs_spike, n_sg, sum_sg, n_grad "
-        "FROM wide ORDER BY layer, step"
+        "FROM wide WHERE n_obs IS NOT NULL ORDER BY layer, step"
     ).rows(named=True)
     assert [(r["layer"], r["step"]) for r in rows] == [
         (layer, step) for layer in ("1_LIFTorch", "3_LIFTorch") for step in (0, 1)
@@ -53,6 +53,8 @@ def test_a_training_in_the_tutorials_style_is_counted(tmp_path, told):
     u = torch.stack(seen[0].saved[:10], 1)  # StepPWL: 1/θ above θ − window
     assert rows[0]["n_sg"] == u.numel()
     assert rows[0]["sum_sg"] == pytest.approx((u >= 0.5).sum().item(), rel=1e-3)
+    operations = store.sql("SELECT layer, n_dense_macs FROM energy WHERE step = 0 ORDER BY layer")
+    assert operations.rows() == [("0_LinearTorch", 40 * 6 * 8), ("2_LinearTorch", 40 * 8 * 3)]
     assert store.sql("SELECT kind FROM events WHERE kind = 'fault'").height == 0
 
 
