@@ -107,7 +107,8 @@ def test_no_alert_fires_on_a_healthy_training(name, trained):
 @pytest.mark.parametrize(("model", "layer"), pairs(LIFS))
 def test_every_metric_of_a_spiking_layer_is_seen(model, layer, trained):
     seen = trained(model)
-    assert seen.shown("spikes", layer)[1] == NO_IMAGE
+    # Tokens share the weights of a channel, as places of an image do.
+    assert seen.shown("spikes", layer)[1] == (set() if model == "spikformer" else NO_IMAGE)
     for table in ("neurons", "timing", "membrane", "gradients"):
         assert seen.shown(table, layer)[1] == set(), table
     learns = model == "spike-gpt"  # θ of the one half of its neurons, β of the other
@@ -140,7 +141,8 @@ def test_the_surrogates_narrow_as_planned_and_one_of_them_learns(trained):
 @pytest.mark.parametrize(("model", "layer"), pairs(TERNARY_SPIKES))
 def test_every_metric_of_a_ternary_spike_is_seen(model, layer, trained):
     seen = trained(model)
-    assert seen.shown("spikes", layer)[1] == NO_IMAGE
+    # Tokens share the weights of a channel, as places of an image do.
+    assert seen.shown("spikes", layer)[1] == (set() if model == "spikformer" else NO_IMAGE)
     for table in ("neurons", "timing", "gradients"):
         assert seen.shown(table, layer)[1] == set(), table
     assert {"amplitude_mean", "amplitude_out_frac"} <= seen.shown("amplitudes", layer)[0]
