@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from spikewatch.layers import named_modules
 
@@ -44,7 +45,7 @@ def names_of_weights(model: nn.Module) -> dict[int, str]:
 
 
 def _is_weight(parameter: Tensor) -> bool:
-    return sum(n > 1 for n in parameter.shape) > 1
+    return not is_lazy(parameter) and sum(n > 1 for n in parameter.shape) > 1
 
 
 def source_of(x: Tensor, names: Mapping[int, str]) -> Source:

@@ -254,7 +254,7 @@ def is_made_of_weights(x: Tensor) -> bool:
         if node.name().startswith(_PRODUCTS):
             return False
         variable = getattr(node, "variable", None)
-        found |= variable is not None and variable.shape == x.shape
+        found |= isinstance(variable, nn.Parameter) and variable.shape == x.shape
         todo += [n for n, _ in node.next_functions]
     return found
 

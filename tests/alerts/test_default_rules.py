@@ -216,6 +216,7 @@ def test_channels_that_wake_up_one_by_one_are_given_time(wide):
 
 def test_the_potential_of_a_readout_that_the_loss_takes_itself_may_be_what_it_likes(wide):
     read = {"n_grad": 0, "sum_sq_grad": None, "n_grad_deepest": None, "n_sg_active": 10}
+    read |= {"is_unused": 1}
     large = {"n_runaway": 2900, "sum_z": -74_000.0, "sum_sq_z": 1_900_000.0}
     large |= {"sum_sq_quantization": 2_000_000.0}
     assert not fired(wide(range(40), lif=read), wide(range(40, 80), lif=read | large))
