@@ -84,6 +84,11 @@ def _pulled_apart(training: Training) -> None:
     penalise(training, lambda: -training.net.get_submodule("3").w_p)
 
 
+def _pulled_below_zero(training: Training) -> None:
+    own_rate(training, training.net.get_submodule("3").w_n, times=1)
+    penalise(training, lambda: training.net.get_submodule("3").w_n)
+
+
 def _step_without_gradient(training: Training) -> None:
     training.net.get_submodule("3").__class__ = FrozenStepLSQ
 
@@ -144,6 +149,22 @@ def _no_gradient_in_the_deadzone(training: Training) -> None:
         return g * (weight.detach().abs() > 0.7 * weight.detach().abs().mean())
 
     weight.register_hook(clipped)
+
+
+def _soft_threshold(training: Training) -> None:
+    """A proximal step, up to a little above Δ: gradients reach the weights all the same."""
+    layer: Any = training.net.get_submodule("3")
+
+    def shrink() -> None:
+        weight = layer.weight
+        inside = weight.abs() < 0.8 * weight.abs().mean()
+        weight.copy_(weight.where(~inside, 0.7 * weight))
+
+    after_each_step(training, shrink)
+
+
+def _turned_around(training: Training) -> None:
+    training.net.get_submodule("3").weight.register_hook(torch.neg)
 
 
 def _ternary_ends(training: Training) -> None:
@@ -219,11 +240,21 @@ WEIGHTS = (
     Illness(
         name="gradient-of-wn-with-the-wrong-sign",
         story="the gradient of W_n has the wrong sign",
-        rule="scale-not-positive",
-        also=("unequal-scales",),
+        rule="scale-gradient-turned",
+        also=("scale-not-positive", "unequal-scales"),
         bed="ttq",
         layers=_INNER,
         strike=_wrong_sign,
+        n_steps=300,
+    ),
+    Illness(
+        name="wn-pulled-below-zero",
+        story="a penalty on the size of a scale goes on below zero",
+        rule="scale-not-positive",
+        also=("unequal-scales",),
+        bed="ttq",
+        layers=("3",),
+        strike=_pulled_below_zero,
         n_steps=300,
     ),
     Illness(
@@ -321,11 +352,29 @@ WEIGHTS = (
     Illness(
         name="deadzone-without-gradient",
         story="the estimator passes no gradient to weights that are zero",
-        rule="trapped-weights",
+        rule="estimator-cuts-off-zeros",
+        also=("trapped-weights",),
         bed="twn",
         layers=("3",),
         strike=_no_gradient_in_the_deadzone,
         n_steps=450,
+    ),
+    Illness(
+        name="soft-threshold-of-zeros",
+        story="a proximal step draws what is in the deadzone further down, faster than it can climb",
+        rule="trapped-weights",
+        bed="twn",
+        layers=("3",),
+        strike=_soft_threshold,
+        n_steps=450,
+    ),
+    Illness(
+        name="estimator-with-the-wrong-sign",
+        story="the quantizer's backward returns the opposite of the gradient",
+        rule="estimator-climbs",
+        bed="twn",
+        layers=("3",),
+        strike=_turned_around,
     ),
     Illness(
         name="ternary-ends",

@@ -145,6 +145,15 @@ TRANSITIONS = {
     "n_retained": 200,
     "cohort_age_steps": 600,
 }
+ESTIMATOR = {
+    "sum_dot_gradients": 9e-5,
+    "sum_sq_gradient_quantized": 1e-4,
+    "sum_sq_gradient_latent": 1e-4,
+    "n_zeros_graded": 400,
+    "n_zeros_reached": 400,
+    "n_scale_gradients": 2,
+    "n_scale_gradients_turned": 0,
+}
 DISTILLATION = {"n_compared": 64, "sum_kl": 12.8, "n_agreed": 60}
 # A LIF layer, ternary spikes with an amplitude, ternary weights (whose scale is an α), the loss.
 HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
@@ -163,6 +172,7 @@ HEALTHY: dict[str, dict[str, dict[str, Any]]] = {
         "weights": WEIGHTS,
         "latent": LATENT,
         "transitions": TRANSITIONS,
+        "estimator": ESTIMATOR,
         "amplitudes": {"n_alphas": 1, "sum_alpha": 0.1, "alpha_min": 0.1, "alpha_max": 0.1},
     },
     "teacher": {"distillation": DISTILLATION},
