@@ -9,6 +9,7 @@ from spikewatch.alerts.loading import load_rules
 from .amplitudes import AMPLITUDES
 from .beds import BEDS
 from .dynamics import DYNAMICS
+from .estimators import ESTIMATORS
 from .gradients import GRADIENTS
 from .illness import Illness
 from .numbers import NUMBERS
@@ -18,9 +19,17 @@ from .weights import WEIGHTS
 
 # Thresholds are tuned on the one, figures come from the other.
 TUNING_SEEDS = tuple(range(100, 110))
-BENCH_SEEDS = tuple(range(10))
+BENCH_SEEDS = tuple(range(200, 210))
 
-ILLNESSES: tuple[Illness, ...] = (*SPIKING, *DYNAMICS, *GRADIENTS, *AMPLITUDES, *WEIGHTS, *NUMBERS)
+ILLNESSES: tuple[Illness, ...] = (
+    *SPIKING,
+    *DYNAMICS,
+    *GRADIENTS,
+    *AMPLITUDES,
+    *WEIGHTS,
+    *ESTIMATORS,
+    *NUMBERS,
+)
 # A handful that is over in seconds.
 SHORT = (
     "threshold-thirtyfold",

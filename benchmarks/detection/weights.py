@@ -3,14 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikewatch.zoo import TernaryLinear, lost_entropy
 from spikewatch.zoo.training import Training
 
 from .faults import (
-    FrozenStepLSQ,
-    WrongSignTTQ,
     after_each_step,
     faster,
     own_rate,
@@ -57,13 +54,6 @@ def _wrong_entropy_sign(training: Training) -> None:
     penalise(training, penalty)
 
 
-def _wrong_sign(training: Training) -> None:
-    for name in _INNER:
-        layer: Any = training.net.get_submodule(name)
-        layer.__class__ = WrongSignTTQ
-    _scales_learn_fast(training)
-
-
 def _nan_step(training: Training) -> None:
     """sqrt(0) in a penalty: the loss is finite, its gradient is not."""
 
@@ -74,11 +64,6 @@ def _nan_step(training: Training) -> None:
     penalise(training, penalty)
 
 
-def _scales_learn_fast(training: Training) -> None:
-    for group in training.optimizer.param_groups[1:]:
-        group["lr"] *= 30
-
-
 def _pulled_apart(training: Training) -> None:
     own_rate(training, training.net.get_submodule("3").w_p, times=1)
     penalise(training, lambda: -training.net.get_submodule("3").w_p)
@@ -87,10 +72,6 @@ def _pulled_apart(training: Training) -> None:
 def _pulled_below_zero(training: Training) -> None:
     own_rate(training, training.net.get_submodule("3").w_n, times=1)
     penalise(training, lambda: training.net.get_submodule("3").w_n)
-
-
-def _step_without_gradient(training: Training) -> None:
-    training.net.get_submodule("3").__class__ = FrozenStepLSQ
 
 
 @torch.no_grad()
@@ -139,32 +120,6 @@ def _drawn_to_the_threshold(training: Training) -> None:
         weight.copy_(weight.where(~near, weight - 0.05 * (weight - delta * weight.sign())))
 
     after_each_step(training, pull)
-
-
-def _no_gradient_in_the_deadzone(training: Training) -> None:
-    """An estimator that is clipped where it should not be."""
-    weight = training.net.get_submodule("3").weight
-
-    def clipped(g: Tensor) -> Tensor:
-        return g * (weight.detach().abs() > 0.7 * weight.detach().abs().mean())
-
-    weight.register_hook(clipped)
-
-
-def _soft_threshold(training: Training) -> None:
-    """A proximal step, up to a little above Δ: gradients reach the weights all the same."""
-    layer: Any = training.net.get_submodule("3")
-
-    def shrink() -> None:
-        weight = layer.weight
-        inside = weight.abs() < 0.8 * weight.abs().mean()
-        weight.copy_(weight.where(~inside, 0.7 * weight))
-
-    after_each_step(training, shrink)
-
-
-def _turned_around(training: Training) -> None:
-    training.net.get_submodule("3").weight.register_hook(torch.neg)
 
 
 def _ternary_ends(training: Training) -> None:
@@ -238,16 +193,6 @@ WEIGHTS = (
         strike=_delta_share(0.001),
     ),
     Illness(
-        name="gradient-of-wn-with-the-wrong-sign",
-        story="the gradient of W_n has the wrong sign",
-        rule="scale-gradient-turned",
-        also=("scale-not-positive", "unequal-scales"),
-        bed="ttq",
-        layers=_INNER,
-        strike=_wrong_sign,
-        n_steps=300,
-    ),
-    Illness(
         name="wn-pulled-below-zero",
         story="a penalty on the size of a scale goes on below zero",
         rule="scale-not-positive",
@@ -265,14 +210,6 @@ WEIGHTS = (
         layers=("3",),
         strike=_pulled_apart,
         n_steps=300,
-    ),
-    Illness(
-        name="step-without-gradient",
-        story="the step size that should learn is detached",
-        rule="scale-learns-nothing",
-        bed="lsq",
-        layers=("3",),
-        strike=_step_without_gradient,
     ),
     Illness(
         name="outputs-of-zeros",
@@ -348,33 +285,6 @@ WEIGHTS = (
         layers=("3",),
         strike=_drawn_to_the_threshold,
         onset=40,
-    ),
-    Illness(
-        name="deadzone-without-gradient",
-        story="the estimator passes no gradient to weights that are zero",
-        rule="estimator-cuts-off-zeros",
-        also=("trapped-weights",),
-        bed="twn",
-        layers=("3",),
-        strike=_no_gradient_in_the_deadzone,
-        n_steps=450,
-    ),
-    Illness(
-        name="soft-threshold-of-zeros",
-        story="a proximal step draws what is in the deadzone further down, faster than it can climb",
-        rule="trapped-weights",
-        bed="twn",
-        layers=("3",),
-        strike=_soft_threshold,
-        n_steps=450,
-    ),
-    Illness(
-        name="estimator-with-the-wrong-sign",
-        story="the quantizer's backward returns the opposite of the gradient",
-        rule="estimator-climbs",
-        bed="twn",
-        layers=("3",),
-        strike=_turned_around,
     ),
     Illness(
         name="ternary-ends",

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from ..metrics import RECORDS
+from ..metrics.wide import SCALAR_COLUMNS
 from .lines import diagnosis, place
 from .rule import SEVERITIES
 
@@ -115,8 +116,12 @@ def _head(fired: pl.DataFrame, lanes: pl.DataFrame, fail_on: str) -> tuple[int, 
         head = f"{count(n_roots or n_more, 'alert')} of severity {fail_on} or above"
         return 1, head + (f", and {follow(n_more)}" if n_roots and n_more else "")
     if judged.height:
-        n_rules, n_layers = judged["rule"].n_unique(), judged["layer"].n_unique()
-        return 0, f"healthy by {count(n_rules, 'rule')} on {count(n_layers, 'layer')}"
+        of_scalar = judged["metric"].is_in(list(SCALAR_COLUMNS))
+        n_scalars = judged.filter(of_scalar)["layer"].n_unique()
+        n_layers = judged.filter(~of_scalar)["layer"].n_unique()
+        counts = {"layer": n_layers, "scalar": n_scalars}
+        where = " and ".join(count(n, what) for what, n in counts.items() if n)
+        return 0, f"healthy by {count(judged['rule'].n_unique(), 'rule')} on {where}"
     return 2, "no rule could be judged; observe more steps"
 
 

@@ -17,9 +17,9 @@ from .formulas import entropy_bits
 # (1 − 0.001)^n ≤ 0.05 (Hanley & Lippman-Hand 1983, "rule of three": 3/n).
 DEAD_EVIDENCE_OBS = 2995
 # The time steps of one sample are alike, above all where the input is the same in each of them: a
-# neuron that is for one class only is silent in all of them. So a sample counts as ten observations
-# at most, and the evidence comes from 300 samples or more.
-MOST_OBS_A_SAMPLE = 10
+# neuron that is for one class only is silent in all of them. So of a long sample no more than this
+# counts, and the evidence comes from 100 samples or more.
+MOST_OBS_A_SAMPLE = 30
 # At or above this share of slots with an event a neuron carries no information in its timing.
 SATURATED_RATE_FRAC = 0.99
 

@@ -9,6 +9,7 @@ from . import KEYS, TABLES
 
 # Scalars take part as rows whose `layer` is the scalar's name and whose figure is `value`;
 # `n_nonfinite_value` is 1 where that is NaN or infinite.
+SCALAR_COLUMNS: dict[str, pl.DataType] = {"value": pl.Float64(), "n_nonfinite_value": pl.Int64()}
 COLUMNS: dict[str, pl.DataType] = (
     KEYS
     | {
@@ -17,7 +18,7 @@ COLUMNS: dict[str, pl.DataType] = (
         for name, dtype in t.schema.items()
         if not dtype.is_nested()  # lists are for looking at, not for rules
     }
-    | {"value": pl.Float64(), "n_nonfinite_value": pl.Int64()}
+    | SCALAR_COLUMNS
 )
 _JOIN = [k for k in KEYS if k != "at"]
 

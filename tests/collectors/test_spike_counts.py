@@ -110,17 +110,17 @@ def silent_steps(counts, *, n_time_steps, whole):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize(("n_time_steps", "n"), [(2, 50), (10, 10), (100, 10), (500, 10)])
+@pytest.mark.parametrize(("n_time_steps", "n"), [(2, 50), (10, 10), (30, 4), (100, 4), (500, 4)])
 def test_time_steps_of_a_few_samples_are_no_evidence(whole, n_time_steps, n):
     assert silent_steps(Counting(), n_time_steps=n_time_steps, whole=whole) == n
 
 
 def test_a_bitmap_says_behind_how_many_slots_it_stands():
     counts = Counting()
-    for _ in range(10):
+    for _ in range(4):
         counts.add(torch.zeros(100, 30, 4), "TB*")
         row = counts.flush()
-    assert (row["silent_n_obs"], bytes(row["silent"])) == (30_000, b"\xf0")
+    assert (row["silent_n_obs"], bytes(row["silent"])) == (12_000, b"\xf0")
 
 
 def test_tokens_share_the_weights_of_a_channel_as_places_of_an_image_do():
