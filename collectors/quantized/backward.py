@@ -6,17 +6,14 @@ have the dear readings all of them are listened to, though the weight is counted
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from spikewatch.observing import Session
+
 from ..hooks import Hook
 from .reading import WeightInstrument
-
-
-if TYPE_CHECKING:
-    from .look import Look
 
 
 class Backward:
@@ -33,18 +30,21 @@ class Backward:
         self._is_partial = False
 
     def await_gradient(
-        self, look: "Look", owner: nn.Module, tensor: Tensor, view: Callable[[Tensor], Tensor]
+        self,
+        session: Session,
+        owner: nn.Module,
+        tensor: Tensor,
+        view: Callable[[Tensor], Tensor],
     ) -> None:
         """Have the gradient of a weight read that was just multiplied with.
 
         Args:
-            look: At the forward pass.
+            session: That of a training step.
             owner: The module that keeps the latent weight.
             tensor: The quantized weight, with its graph.
             view: Makes shape (out, *) of it, and of its gradient.
         """
-        session = look.session
-        if look.phase != "train" or not session.detailed or tensor.grad_fn is None:
+        if not session.detailed or tensor.grad_fn is None:
             return
         self.listens = True
         quantized = view(tensor.detach())

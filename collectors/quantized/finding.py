@@ -19,7 +19,7 @@ from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
 from .observer import WeightObserver
 from .pairs import make_pairs
-from .precision import Containers, is_matrix, places
+from .place import Containers, is_matrix, places
 from .seeing import Sight
 
 

@@ -2,20 +2,60 @@
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from spikewatch.layers import Layer
 from spikewatch.observing import Session
 
 from ..levels import Levels
+from .backward import Backward
 from .operands import Operand, outputs_first
-from .verdicts import better
+from .verdicts import Verdict, better
 
 
-if TYPE_CHECKING:
-    from .observer import WeightObserver
+class Watched(Protocol):
+    """The layer whose weight is looked for, as a look knows it."""
+
+    layer: Layer
+    verdict: Verdict
+    backward: Backward
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the user's function gives the weight."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the module keeps the weight that it multiplies with itself."""
+
+    def shape(self, module: nn.Module) -> tuple[int, ...] | None:
+        """Shape of the weight; None where the module has none (now)."""
+
+    def latent(self, module: nn.Module) -> Tensor | None:
+        """The latent weight, as the layer keeps it."""
+
+    def is_hidden(self, module: nn.Module) -> bool:
+        """Whether only operations below Python see the quantized weight."""
+
+    def owner_in(self, module: nn.Module) -> nn.Module:
+        """The module that keeps the weight, in the one that runs now."""
+
+    def outputs_first(self, weight: Tensor) -> Tensor:
+        """A view of the layer's weight with the outputs first."""
+
+    def ask(self, module: nn.Module) -> Tensor | None:
+        """The quantized weight, as it is told."""
+
+    def take(
+        self, look: "Look", weight: Tensor, levels: Levels, *, call: int, judged: bool
+    ) -> None:
+        """Take the weight that a forward pass has multiplied with."""
+
+    def not_seen(self, session: Session) -> None:
+        """Take note of a forward pass without it."""
 
 
 class Look:
@@ -23,7 +63,7 @@ class Look:
 
     def __init__(
         self,
-        observer: "WeightObserver",
+        observer: Watched,
         session: Session,
         module: nn.Module,
         args: tuple[Any, ...],
@@ -86,9 +126,9 @@ class Look:
         backward = self._observer.backward
         if not is_it:
             backward.pass_by()
-        elif self._observer.verdict.is_ternary:
-            owner = self._observer.owner_in(self.module)
-            backward.await_gradient(self, owner, operand.tensor, partial(self._view, operand))
+        elif self._observer.verdict.is_ternary and self.phase == "train":
+            owner, view = self._observer.owner_in(self.module), partial(self._view, operand)
+            backward.await_gradient(self.session, owner, operand.tensor, view)
 
     @property
     def is_stacked(self) -> bool:

@@ -25,7 +25,7 @@ from .latent_search import LatentSearch
 from .look import Look
 from .pairs import Pair
 from .pieces import Shift
-from .precision import Place
+from .place import Place
 from .seeing import Sight
 from .verdicts import Verdict
 

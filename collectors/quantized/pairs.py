@@ -8,7 +8,7 @@ import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -16,13 +16,22 @@ from spikewatch.layers import Layer
 from spikewatch.observing import Counts, Session
 
 from .instruments import INSTRUMENTS, Weights
-from .precision import Place
+from .look import Look
+from .place import Place
 from .verdicts import Verdict
 
 
-if TYPE_CHECKING:
-    from .look import Look
-    from .observer import WeightObserver
+class Half(Protocol):
+    """One kernel, as its pair knows it."""
+
+    layer: Layer
+    place: Place | None
+    pair: "Pair | None"
+
+    @property
+    def owner(self) -> nn.Module | None:
+        """The module that keeps the weight, while it lives."""
+
 
 _FIRST = re.compile(r"(.*[_a-zA-Z])(1|_a|_pos)")
 _SECOND = {"1": "2", "_a": "_b", "_pos": "_neg"}
@@ -42,10 +51,10 @@ def half_of_pair(module: nn.Module) -> str | None:
 class Pair:
     """The sum of two kernels."""
 
-    def __init__(self, one: "WeightObserver", other: "WeightObserver") -> None:
+    def __init__(self, one: Half, other: Half) -> None:
         self.name = f"{one.layer.name}+{other.layer.name.rpartition('.')[2]}"
         self._one, self._other = weakref.ref(one), weakref.ref(other)
-        self._waiting: tuple[WeightObserver, Look, Tensor] | None = None
+        self._waiting: tuple[Half, Look, Tensor] | None = None
         self._verdict = Verdict()
         self._counted: dict[str, Counts] = {}
         self._instruments = [make() for make in INSTRUMENTS]
@@ -53,7 +62,7 @@ class Pair:
         self._places = [p for p in (one.place, other.place) if p is not None]
         one.pair = other.pair = self
 
-    def offer(self, observer: "WeightObserver", look: "Look", weight: Tensor) -> None:
+    def offer(self, observer: Half, look: Look, weight: Tensor) -> None:
         """Take the binary weight of one of the two; with the second one, their sum is counted."""
         before, self._waiting = self._waiting, (observer, look, weight)
         if before is None or before[0] is observer:
@@ -63,7 +72,7 @@ class Pair:
         if same and weight.shape == before[2].shape and weight.device == before[2].device:
             self._count(look.session, look, before[2] + weight)
 
-    def _count(self, session: Session, look: "Look", weight: Tensor) -> None:
+    def _count(self, session: Session, look: Look, weight: Tensor) -> None:
         verdict, owner = self._verdict, look.module
         if verdict.is_due(owner):
             verdict.adopt(verdict.judge(weight), weight, None, owner, call=0)
@@ -117,7 +126,7 @@ class Pair:
             if (module := observer.owner) is not None:
                 _halves[module] = suffix
 
-    def add_to(self, counts: Counts, observer: "WeightObserver", phase: str) -> None:
+    def add_to(self, counts: Counts, observer: Half, phase: str) -> None:
         """Hand over what was counted of the sum, with the first kernel."""
         if observer is not self._one():
             return
@@ -138,9 +147,7 @@ def likely(names: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield name, second
 
 
-def make_pairs(
-    observers: Mapping[str, "WeightObserver"], given: Iterable[tuple[str, str]]
-) -> list[Pair]:
+def make_pairs(observers: Mapping[str, Half], given: Iterable[tuple[str, str]]) -> list[Pair]:
     """Pairs of those that the user names, and of those whose names suggest it."""
     made: list[Pair] = []
     for one, other in (*given, *likely(observers)):

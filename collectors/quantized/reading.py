@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -12,11 +12,8 @@ from spikewatch.observing import Counts
 from ..levels import Granularity, Levels
 from .level_sums import LevelSums, level_sums, unit_deltas
 from .pieces import Buffer, Shift, pieces
+from .place import Place
 from .sampling import strata, take
-
-
-if TYPE_CHECKING:
-    from .precision import Place
 
 
 # A number takes four bytes, and some of them are held for a step: more are not needed for a median.
@@ -57,7 +54,7 @@ class Weights:
     step: int = 0
     detailed: bool = True
     most_tracked: int = 65_536
-    place: "Place | None" = None
+    place: Place | None = None
     levels: Levels | None = None
     stacked: bool = False
     shift: Shift | None = None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from spikewatch.observing import Counts
 
 from ..idle_parameters import IdleParameters
-from .precision import Containers, is_matrix
+from .place import Containers, is_matrix
 from .reading import WeightInstrument, Weights
 
 

@@ -10,16 +10,20 @@ product, in a ScriptModule or within a tensor type of a library's own, a dispatc
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spikewatch.layers import Layer
+from spikewatch.observing import Session
+
 from ..hooks import Hook, in_recomputation, why_unreadable
 from ..modes import SeeCalls
 from ..reachable import reaches_compiled
+from .look import Look
 from .operands import (
     Operand,
     agreement,
@@ -32,11 +36,15 @@ from .operands import (
 )
 
 
-if TYPE_CHECKING:
-    from spikewatch.observing import Session
+class Watched(Protocol):
+    """A layer for whose weight a module's products are looked at."""
 
-    from .look import Look
-    from .observer import WeightObserver
+    layer: Layer
+
+    def look(
+        self, session: Session, module: nn.Module, args: tuple[Any, ...], phase: str
+    ) -> Look | None:
+        """What a forward pass is to be looked at for; None where for nothing."""
 
 
 class SeeInside(TorchDispatchMode):
@@ -81,7 +89,7 @@ class Sight:
         self.always_on = reaches_compiled(module)
         self._scripted = isinstance(module, torch.jit.ScriptModule)
         self._module = weakref.ref(module)
-        self._observers: list[WeightObserver] = []
+        self._observers: list[Watched] = []
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._open = threading.local()  # DataParallel runs replicas in threads of their own
@@ -91,11 +99,11 @@ class Sight:
         """The module, while it lives."""
         return self._module()
 
-    def add(self, observer: "WeightObserver") -> None:
+    def add(self, observer: Watched) -> None:
         """Look for one more of the module's weights."""
         self._observers.append(observer)
 
-    def start(self, session: "Session") -> None:
+    def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
         if not self._handles and (module := self._module()) is not None:
@@ -135,7 +143,7 @@ class Sight:
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self._observers[0].layer.name, error)
 
-    def _looks(self, session: "Session", module: nn.Module, args: tuple[Any, ...]) -> list["Look"]:
+    def _looks(self, session: Session, module: nn.Module, args: tuple[Any, ...]) -> list[Look]:
         phase = session.phase()
         looks = [observer.look(session, module, args, phase) for observer in self._observers]
         return [look for look in looks if look is not None]
@@ -146,7 +154,7 @@ class Sight:
         for look in looks:
             look.settle(another_seen=look.shape in seen)
 
-    def _leave(self) -> list["Look"]:
+    def _leave(self) -> list[Look]:
         mode, looks = getattr(self._open, "mode", None), getattr(self._open, "looks", [])
         if mode is None:
             return []
@@ -172,7 +180,7 @@ class Sight:
         return False
 
 
-def _whose(operand: Operand, looks: Sequence["Look"]) -> "Look | None":
+def _whose(operand: Operand, looks: Sequence[Look]) -> Look | None:
     """The look whose weight an operand is, if it is one's."""
     fitting = [look for look in looks if fit(operand, look.shape)]
     if not fitting:
@@ -195,18 +203,18 @@ def _whose(operand: Operand, looks: Sequence["Look"]) -> "Look | None":
     return _likest(operand, fitting)
 
 
-def _likest(operand: Operand, fitting: Sequence["Look"]) -> "Look | None":
+def _likest(operand: Operand, fitting: Sequence[Look]) -> Look | None:
     if len(fitting) < 2:
         return fitting[0] if fitting else None
     weight = outputs_first(operand, fitting[0].shape).detach()
     return max(fitting, key=lambda look: _likeness(weight, look))
 
 
-def _origin(tensor: Tensor, look: "Look") -> bool | None:
+def _origin(tensor: Tensor, look: Look) -> bool | None:
     return None if look.latent is None else comes_from(tensor, look.latent)
 
 
-def _likeness(weight: Tensor, look: "Look") -> float:
+def _likeness(weight: Tensor, look: Look) -> float:
     latent = look.latent
     if latent is None:
         return 0.0

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import spikewatch
-from spikewatch.collectors.quantized.precision import places
+from spikewatch.collectors.quantized.place import places
 from spikewatch.zoo.sttn import STTNLinear
 from spikewatch.zoo.ternary_linear import EightBitLinear, TernaryLinear, ternarize
 
