@@ -7,6 +7,7 @@ and when the step ends their counters go to the recorder.
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,10 +52,15 @@ class Stepping:
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
         self._evals_s = 0.0  # what observing evaluations cost since the latest step ended
-        self._root_hooks: list[Any] = []
+        self._model = weakref.ref(model)
+        self._before_hook: Any = None  # of the root
+        self._after_hook: Any = None
+        self.always_on = False
+        """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
         self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
+        self._in_step = False  # the latest of them trains, and all was done that it asks for
         self._replicas = threading.Lock()
         self._n_replicas = 0  # of DataParallel, that run now
         self._clock: StepClock | None = None
@@ -87,11 +93,8 @@ class Stepping:
         self._clock = StepClock(model, self._end_step, self._see_nothing, others=self._optimizers)
         self._optimizers = ()
         session.on_touch = self._clock.see_forward
-        hook = load_hook()
-        self._root_hooks = [
-            model.register_forward_pre_hook(hook(self._before_root)),
-            model.register_forward_hook(hook(self._after_root), always_call=True),
-        ]
+        hook = load_hook()(self._before_root, self)
+        self._before_hook = model.register_forward_pre_hook(hook)
         for observer in self._observers:
             session.place(observer.layer)
             if observer.layer.kind not in ("candidate", "synapse"):
@@ -104,8 +107,9 @@ class Stepping:
         if self.fresh:
             self._flush("train")
         self._flush("eval")
-        for handle in self._root_hooks:
-            handle.remove()
+        for handle in (self._before_hook, self._after_hook):
+            if handle is not None:
+                handle.remove()
         for observer in self._observers:
             observer.stop()
         self._listening = (False, False)
@@ -138,13 +142,19 @@ class Stepping:
             return
         try:
             training = module.training and torch.is_grad_enabled()
-            if "_is_replica" in vars(module):
+            is_replica = "_is_replica" in vars(module)
+            if training and self._in_step and not is_replica and clock.goes_on():
+                session.root_phase = "train"
+                session.n_forwards += 1
+                return
+            if is_replica:
                 self._before_replica("train" if training else "eval")
                 return
             step_ended = clock.before_forward(training=training)
             session.root_phase = "train" if training else "eval"
             session.n_forwards += 1
             self._root_is_called = True
+            self._in_step = training
             if training:
                 # What an evaluation counted is flushed when the step ends: one row for each step.
                 session.active = self._train_active
@@ -187,7 +197,8 @@ class Stepping:
 
     def _end_step(self) -> None:
         session = self.session
-        session.root_phase = None  # a forward pass that was interrupted left it
+        session.root_phase = None  # where no hook told of the forward pass's end
+        self._in_step = False
         try:
             began = time.perf_counter()
             if self._train_active:
@@ -240,12 +251,22 @@ class Stepping:
         if wanted == self._listening:
             return
         self._listening = wanted
+        self._listen_to_root(on)
         for observer in self._observers:
             # Where a compiler came by, hooks that come and go would have it compile once more.
             if not getattr(observer, "always_on", False):
                 observer.stop()
             if on:
                 observer.start(self.session)
+
+    def _listen_to_root(self, on: bool) -> None:
+        """Have the end of each forward pass told, or not: it matters in observed ones only."""
+        if on and self._after_hook is None and (model := self._model()) is not None:
+            hook = load_hook()(self._after_root, self)
+            self._after_hook = model.register_forward_hook(hook, always_call=True)
+        elif not on and self._after_hook is not None and not self.always_on:
+            self._after_hook.remove()
+            self._after_hook = None
 
     def _flush(self, phase: str) -> None:
         with torch.inference_mode(False):  # a step may end inside of it, by the next forward

@@ -69,6 +69,18 @@ class StepClock:
             self._end()
         self.fresh = True
 
+    def goes_on(self) -> bool:
+        """Whether the forward pass of training that begins is one more of the step that runs.
+
+        A quick answer, where there is one; else False, and `before_forward` is to be asked.
+        """
+        n_forwards = self._forwards_of_step + 1
+        usual = self.fresh and self._optimizer_tells and not self._awaits_others
+        if not usual or n_forwards > self._most_forwards:
+            return False
+        self._forwards_of_step = n_forwards
+        return True
+
     def before_forward(self, *, training: bool) -> bool:
         """The root's forward begins; call `see_forward` after this.
 

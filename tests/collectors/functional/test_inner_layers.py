@@ -187,6 +187,21 @@ def test_the_two_halves_of_a_ternary_spike_are_one_layer(listen):
     assert heard.observers["0"].inner_layers == []
 
 
+class Normalised(nn.Module):
+    """Divides its spikes by their mean rate, also where there are none."""
+
+    def forward(self, x):
+        spikes = ActFun.apply(x)
+        return spikes / spikes.mean()
+
+
+def test_a_layer_whose_first_spikes_are_nan_is_told_of_and_not_left_out(listen):
+    net = nn.Sequential(Normalised())
+    heard = hear(listen, net)
+    net(torch.zeros(4, 6, requires_grad=True) - 9)
+    assert heard.flush("0", "spikes")["n_nonfinite_spikes"] == 1
+
+
 class Reset(nn.Module):
     """The surrogate is called once more for the reset, as in snnTorch."""
 
