@@ -104,6 +104,6 @@ def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[Any, Event
     n_parts, rest = divmod(sum(size for size, _ in parts), max(1, spikes.numel()))
     if rest or not 1 <= n_parts <= 2:
         return False
-    if not spikes.isfinite().all():
+    if not spikes.detach().isfinite().all():
         return True  # the events cannot be counted any more, and that has to be told of
     return bool(torch.stack([n for _, n in parts]).sum() == spikes.count_nonzero())
