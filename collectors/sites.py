@@ -37,12 +37,7 @@ class Site:
         self.called = False
         whole = Counts({})
         for instrument in self._instruments:
-            part = instrument.flush()
-            if part is None:
-                continue
-            for table, counters in part.tables.items():
-                whole.tables.setdefault(table, {}).update(counters)
-            whole.histograms += part.histograms
+            whole.include(instrument.flush())
         return whole
 
 

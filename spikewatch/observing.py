@@ -89,6 +89,14 @@ class Counts:
     histograms: list[Histogram] = field(default_factory=list)
     sites: dict[str, "Counts"] = field(default_factory=dict)
 
+    def include(self, part: "Counts | None") -> None:
+        """Take what one more instrument has counted of the same layer in the same step."""
+        if part is None:
+            return
+        for table, counters in part.tables.items():
+            self.tables.setdefault(table, {}).update(counters)
+        self.histograms += part.histograms
+
 
 class Session(Protocol):
     """What an observer may ask of the watch that it works for."""

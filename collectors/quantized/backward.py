@@ -42,7 +42,7 @@ class Backward:
             session: That of a training step.
             owner: The module that keeps the latent weight.
             tensor: The quantized weight, with its graph.
-            view: Makes shape (out, *) of it, and of its gradient.
+            view: Makes shape (out, *) of it, and of its gradient; holds no graph.
         """
         if not session.detailed or tensor.grad_fn is None:
             return

@@ -23,52 +23,67 @@ _ALIKE = 2.0
 
 
 class EstimatorGradients(WeightInstrument):
-    """Adds ∂L/∂w_t up at a sample of the weights, in the steps that have the dear readings."""
+    """Compares both sides of a quantizer, in the steps that have the dear readings."""
 
     def __init__(self) -> None:
-        self._n = 0
-        self._indices: Tensor | None = None
-        self._total: Tensor | None = None  # of ∂L/∂w_t at the sample
-        self._at_zero: Tensor | None = None
-        self._sides: Tensor | None = None  # Σ ∂L/∂w_t of each row's positive and negative weights
-        self._comparable = True
+        self._seen: _Seen | None = None
 
     def read(self, weights: Weights) -> None:  # noqa: ARG002
         """Begin a step."""
-        self.__init__()
+        self._seen = None
 
     def gradient(self, module: nn.Module, quantized: Tensor, gradient: Tensor) -> None:
         """Add ∂L/∂w_t of one forward pass."""
-        if self._total is None or self._at_zero is None:
-            self._n = n = quantized.numel()
-            if n > MOST_NUMBERS:
-                self._indices = strata(n, MOST_NUMBERS, device=quantized.device)
-            self._at_zero = take(quantized, self._indices) == 0
-            self._total = torch.zeros_like(self._at_zero, dtype=torch.float32)
-        if self._total.device != gradient.device or self._n != gradient.numel():
-            self._comparable = False  # replicas, each of which sees a part of the batch
+        if self._seen is None:
+            self._seen = _Seen(quantized)
+        self._seen.add(module, quantized, gradient)
+
+    def end(self, module: nn.Module, latent: Tensor, gradient: Tensor | None) -> Counts | None:  # noqa: ARG002
+        """Counters of `estimator`; None where gradients were not seen on both sides."""
+        seen, self._seen = self._seen, None
+        if seen is None or not seen.comparable or _averaged_over_ranks():
+            return None
+        counters = seen.beside(gradient)
+        if seen.sides is not None:
+            counters |= _turned(module, seen.sides)
+        return Counts({"estimator": counters}) if counters else None
+
+
+class _Seen:
+    """∂L/∂w_t of one step, added up at a sample of the weights.
+
+    Attributes:
+        comparable: Whether all of it was seen.
+        sides: Σ ∂L/∂w_t of each row's positive and negative weights, [2, rows].
+    """
+
+    def __init__(self, quantized: Tensor) -> None:
+        self.comparable = True
+        self.sides: Tensor | None = None
+        self._n = n = quantized.numel()
+        many = n > MOST_NUMBERS
+        self._indices = strata(n, MOST_NUMBERS, device=quantized.device) if many else None
+        self._at_zero = take(quantized, self._indices) == 0
+        self._total = torch.zeros_like(self._at_zero, dtype=torch.float32)
+
+    def add(self, module: nn.Module, quantized: Tensor, gradient: Tensor) -> None:
+        """Add the gradient of one forward pass."""
+        if not self._fits(gradient):
+            self.comparable = False  # replicas, each of which sees a part of the batch
             return
         self._total += take(gradient, self._indices)
         if len(_scales_by_side(module)) == 2:
             sides = _sides(quantized, gradient)
-            self._sides = sides if self._sides is None else self._sides + sides
+            self.sides = sides if self.sides is None else self.sides + sides
 
-    def end(self, module: nn.Module, latent: Tensor, gradient: Tensor | None) -> Counts | None:  # noqa: ARG002
-        """Counters of `estimator`; None where gradients were not seen on both sides."""
-        done = EstimatorGradients()
-        done.__dict__, self.__dict__ = self.__dict__, done.__dict__
-        return done._counts(module, gradient)
+    def beside(self, gradient: Tensor | None) -> Counters:
+        """Counters of it beside ∂L/∂w̃; empty without that."""
+        if gradient is None or not self._fits(gradient):
+            return {}
+        return _both_sides(self._total, take(gradient, self._indices).float(), self._at_zero)
 
-    def _counts(self, module: nn.Module, gradient: Tensor | None) -> Counts | None:
-        total, at_zero = self._total, self._at_zero
-        if total is None or at_zero is None or not self._comparable or _averaged_over_ranks():
-            return None
-        counters: Counters = {}
-        if gradient is not None and gradient.device == total.device and gradient.numel() == self._n:
-            counters |= _both_sides(total, take(gradient, self._indices).float(), at_zero)
-        if self._sides is not None:
-            counters |= _turned(module, self._sides)
-        return Counts({"estimator": counters}) if counters else None
+    def _fits(self, gradient: Tensor) -> bool:
+        return gradient.device == self._total.device and gradient.numel() == self._n
 
 
 def _both_sides(quantized: Tensor, latent: Tensor, at_zero: Tensor) -> Counters:

@@ -109,7 +109,7 @@ class Look:
             self._stacked = stacked
             levels = verdict.judge(weight, stacked=stacked) if known is None else known
             if levels.form == "ternary" or not self._due:
-                self._done = True
+                self._done, self._best = True, None
                 self._observer.take(self, weight, levels, call=call, judged=self._due)
                 self._await_gradient(operand, is_it=True)
             elif self._best is None or better(levels, self._best[1]):
@@ -127,8 +127,10 @@ class Look:
         if not is_it:
             backward.pass_by()
         elif self._observer.verdict.is_ternary and self.phase == "train":
-            owner, view = self._observer.owner_in(self.module), partial(self._view, operand)
-            backward.await_gradient(self.session, owner, operand.tensor, view)
+            owner, tensor = self._observer.owner_in(self.module), operand.tensor
+            # What waits on a tensor must not hold it: it would keep itself alive, with its graph.
+            view = partial(self._view, operand._replace(tensor=tensor.detach()))
+            backward.await_gradient(self.session, owner, tensor, view)
 
     @property
     def is_stacked(self) -> bool:

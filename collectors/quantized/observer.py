@@ -242,7 +242,7 @@ class WeightObserver:
         for instrument in self._instruments:
             early = self.verdict.on_its_way and instrument.before_levels
             if levels.form == "ternary" or early or instrument.after_levels:
-                add(counts, instrument.read(weights))
+                counts.include(instrument.read(weights))
         self._counted[look.phase] = counts
 
     def _tell(self, session: Session) -> None:
@@ -315,7 +315,7 @@ class WeightObserver:
         if gradient is not None:
             gradient = self._again(self.outputs_first(gradient.detach()))
         for instrument in self._instruments:
-            add(counts, instrument.end(owner, latent, gradient))
+            counts.include(instrument.end(owner, latent, gradient))
 
     def _ask_late(self, session: Session, module: nn.Module | None) -> None:
         """Ask the layer at the end of a step in which no forward pass of it was seen (compiled)."""
@@ -324,15 +324,6 @@ class WeightObserver:
             return
         if Look(self, session, module, (), "train", due=True).ask() and self.called is not None:
             self.called = True
-
-
-def add(whole: Counts, part: Counts | None) -> None:
-    """Add what one instrument has counted."""
-    if part is None:
-        return
-    for table, counters in part.tables.items():
-        whole.tables.setdefault(table, {}).update(counters)
-    whole.histograms += part.histograms
 
 
 def _maker(owner: nn.Module, attribute: str) -> type:

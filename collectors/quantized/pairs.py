@@ -98,11 +98,7 @@ class Pair:
         )
         whole = Counts({})
         for instrument in self._instruments:
-            part = instrument.read(weights)
-            if part is not None:
-                for table, counters in part.tables.items():
-                    whole.tables.setdefault(table, {}).update(counters)
-                whole.histograms += part.histograms
+            whole.include(instrument.read(weights))
         self._counted[look.phase] = whole
 
     @property

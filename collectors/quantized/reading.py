@@ -1,5 +1,6 @@
 """What an instrument is given of a layer's weights, and what it gives back."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -128,7 +129,7 @@ class Weights:
         return group or self.quantized.numel() // rows
 
 
-class WeightInstrument:
+class WeightInstrument(ABC):
     """Counts one thing of the weights of one layer, step after step; may remember earlier ones.
 
     Attributes:
@@ -139,11 +140,13 @@ class WeightInstrument:
     before_levels: ClassVar[bool] = False
     after_levels: ClassVar[bool] = False
 
+    @abstractmethod
     def read(self, weights: Weights) -> Counts | None:
         """Counters of this step. Runs without autograd and outside of every function mode."""
-        raise NotImplementedError
 
-    def gradient(self, module: nn.Module, quantized: Tensor, gradient: Tensor) -> None:
+    def gradient(  # noqa: B027 - most do not listen
+        self, module: nn.Module, quantized: Tensor, gradient: Tensor
+    ) -> None:
         """Read ∂L/∂w_t of one forward pass, in the backward pass of a detailed training step.
 
         Args:

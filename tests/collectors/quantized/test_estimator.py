@@ -1,5 +1,8 @@
 """The gradient estimator of ternary weights: both of its sides, against autograd and by hand."""
 
+import gc
+import weakref
+
 import polars as pl
 import pytest
 import torch
@@ -181,3 +184,25 @@ def test_gradients_of_parts_add_up_to_that_of_the_whole(seed, n_parts):
     row = metrics_of(rows[0])
     assert -1 - 1e-6 <= row["estimator_cosine"] <= 1 + 1e-6
     assert row["deadzone_reached_frac"] is None or 0 <= row["deadzone_reached_frac"] <= 1
+
+
+class Remembered(nn.Linear):
+    """Keeps a weak reference to what it multiplies with."""
+
+    def forward(self, x):
+        weight = Clipped.apply(self.weight)
+        self.latest = weakref.ref(weight)
+        return functional.linear(x, weight, self.bias)
+
+
+def test_a_quantized_weight_is_let_go_of_with_its_graph(listen):
+    torch.manual_seed(0)
+    layer = Remembered(40, 30)
+    heard = listen(nn.Sequential(layer))
+    gc.disable()  # as good as: it hardly ever comes by, and a weight may take gigabytes
+    try:
+        layer(torch.randn(8, 40)).square().mean().backward()
+        assert layer.latest() is None
+    finally:
+        gc.enable()
+    assert heard.flush("0", "estimator") is not None
