@@ -2,7 +2,6 @@
 
 Most of what a write costs does not depend on how much there is to write. So the thread rests the
 longer, the more its latest write took, but never for a second: so much a killed process may lose.
-To judge what was written takes as long again, and may wait for some seconds.
 """
 
 import contextlib
@@ -10,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +28,7 @@ _log = logging.getLogger("spikewatch")
 
 # A killed process loses at most what came in since the last write.
 WRITE_EVERY_S = (0.5, 0.9)
-# What is written can be judged later on; many rows take hardly longer to judge than a few.
-JUDGE_EVERY_S = (0.5, 3.0)
-WRITER_SHARE = 0.01  # of one core, for either, as far as these bounds allow
+WRITER_SHARE = 0.01  # of one core, as far as these bounds allow
 # Beyond so many waiting snapshots (or frames that a full disk refused) the oldest is dropped.
 MAX_WAITING = 1024
 
@@ -69,8 +66,6 @@ class Recorder:
         self._keys = {"run": run, "rank": rank}
         self._waiting: deque[Snapshot | tuple[str, dict[str, Any]]] = deque()
         self._unwritten: deque[Tables] = deque()
-        self._unjudged: list[Tables] = []
-        self._judge_at = 0.0  # monotonic, in seconds
         self._wake = threading.Condition()
         self._closing = False
         self._write_failed = False
@@ -149,10 +144,7 @@ class Recorder:
                 if dropped:
                     items.append(self._dropped(dropped))
                 frames = self._frames(items)
-                if frames:
-                    self._unjudged.append(dict(frames))
-                if closing or time.monotonic() >= self._judge_at:
-                    self._judge(frames, now=now, closing=closing)
+                self._judge(frames, now=now, closing=closing)
                 if frames:
                     self._queue(frames)
                 self._write()
@@ -193,11 +185,9 @@ class Recorder:
         return {name: frame(name, new) for name, new in rows.items()}
 
     def _judge(self, frames: Tables, *, now: datetime, closing: bool) -> None:
-        """Judge what came in since the last time, and put the transitions to it."""
-        began = time.thread_time()
-        unjudged, self._unjudged = together(self._unjudged), []
+        """Judge what came in, and put the transitions to it."""
         try:
-            parts = [self._engine.feed_tables(unjudged), self._engine.tick(now)]
+            parts = [self._engine.feed_tables(frames), self._engine.tick(now)]
             if closing:
                 parts.append(self._engine.finish())
                 for message in self._engine.never_judged():
@@ -208,8 +198,6 @@ class Recorder:
                 self._dispatcher.handle(transitions)
         except Exception:  # noqa: BLE001 - what was observed is worth more than its judgement
             _log.exception("spikewatch: the rules could not be evaluated")
-        rest_s = rest_after(time.thread_time() - began, within=JUDGE_EVERY_S)
-        self._judge_at = time.monotonic() + rest_s
 
     def _tell_at_close(self, frames: Tables, message: str) -> None:
         """Warn of something that is only known at the end, and store it."""
@@ -243,16 +231,10 @@ class Recorder:
             self._unwritten.popleft()
 
 
-def rest_after(spent_s: float, *, within: tuple[float, float] = WRITE_EVERY_S) -> float:
-    """How long the thread rests after work that took `spent_s` seconds of its time."""
-    least, most = within
+def rest_after(spent_s: float) -> float:
+    """How long the thread rests after a write that took `spent_s` seconds of its time."""
+    least, most = WRITE_EVERY_S
     return min(max(spent_s / WRITER_SHARE, least), most)
-
-
-def together(parts: Sequence[Tables]) -> Tables:
-    """Frames of several writes as one for each table."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: pl.concat([part[name] for part in parts if name in part]) for name in names}
 
 
 def frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
