@@ -7,7 +7,6 @@ from spikewatch.metrics.amplitudes import ALPHA_CLAMP, AMPLITUDE_RANGE
 from spikewatch.observing import Counters, Counts, Histogram
 
 from .calls import Call, Subject
-from .library import Library
 
 
 _AMPLITUDES = ("amplitude", "amplitudes", "spike_amplitude", "amp", "fire_ratio")
@@ -25,6 +24,9 @@ class AmplitudeReader:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
+        library = subject.library
+        self._names = (library.amplitude,) if library.amplitude else _AMPLITUDES
+        self._alpha = _ALPHA if library.name == "user" else ""
 
     def add(self, call: Call) -> None:
         """Nothing to read before the step ends."""
@@ -32,39 +34,36 @@ class AmplitudeReader:
     def flush(self) -> Counts | None:
         """Counters of the table `amplitudes` and the histograms of amplitude and α."""
         module = self._subject.module()
-        if module is None:
+        if module is None or module._parameters.keys().isdisjoint((*self._names, self._alpha)):
             return None
+        counters: Counters = {}
+        histograms: list[Histogram] = []
         with torch.no_grad():
-            counters, histograms = _read(module, self._subject.library)
+            if (amplitude := _parameter(module, *self._names)) is not None:
+                mine = map(module._parameters.get, self._names)
+                trained = any(p is not None and p.requires_grad for p in mine)
+                counters |= _amplitude_counters(amplitude, trained=trained)
+                histograms.append(histogram("amplitude", amplitude, EDGES))
+            if (alpha := _parameter(module, self._alpha)) is not None:
+                counters |= alpha_counters(alpha)
+                lowest, highest = ALPHA_CLAMP
+                counters["n_alphas_pinned"] = ((alpha <= lowest) | (alpha >= highest)).sum()
+                histograms.append(histogram("alpha", alpha, EDGES))
         return Counts({"amplitudes": counters}, histograms) if counters else None
 
 
-def _read(module: nn.Module, library: Library) -> tuple[Counters, list[Histogram]]:
-    counters: Counters = {}
-    histograms: list[Histogram] = []
-    names = (library.amplitude,) if library.amplitude else _AMPLITUDES
-    amplitude = _parameter(module, *names)
-    if amplitude is not None:
-        trained = any(p is not None and p.requires_grad for p in map(module._parameters.get, names))
-        low, high = AMPLITUDE_RANGE
-        healthy = (amplitude >= low) & (amplitude <= high)  # NaN is neither
-        counters |= {
-            "n_amplitudes": amplitude.numel(),
-            "sum_amplitude": amplitude.sum(),
-            "sum_sq_amplitude": amplitude.square().sum(),
-            "amplitude_min": amplitude.min(),
-            "amplitude_max": amplitude.max(),
-            "n_amplitudes_out": amplitude.numel() - healthy.sum(),
-            "n_trainable_amplitudes": amplitude.numel() * trained,
-        }
-        histograms.append(histogram("amplitude", amplitude, EDGES))
-    alpha = _parameter(module, _ALPHA) if library.name == "user" else None
-    if alpha is not None:
-        counters |= alpha_counters(alpha)
-        lowest, highest = ALPHA_CLAMP
-        counters["n_alphas_pinned"] = ((alpha <= lowest) | (alpha >= highest)).sum()
-        histograms.append(histogram("alpha", alpha, EDGES))
-    return counters, histograms
+def _amplitude_counters(amplitude: Tensor, *, trained: bool) -> Counters:
+    low, high = AMPLITUDE_RANGE
+    healthy = (amplitude >= low) & (amplitude <= high)  # NaN is neither
+    return {
+        "n_amplitudes": amplitude.numel(),
+        "sum_amplitude": amplitude.sum(),
+        "sum_sq_amplitude": amplitude.square().sum(),
+        "amplitude_min": amplitude.min(),
+        "amplitude_max": amplitude.max(),
+        "n_amplitudes_out": amplitude.numel() - healthy.sum(),
+        "n_trainable_amplitudes": amplitude.numel() * trained,
+    }
 
 
 def alpha_counters(alpha: Tensor) -> Counters:

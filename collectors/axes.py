@@ -14,6 +14,9 @@ from torch import Tensor
 from .surrogate import output_shape
 
 
+_LEADING = (0, 1)
+
+
 @dataclass(frozen=True)
 class Axes:
     """Axes of a tensor of known rank.
@@ -44,7 +47,10 @@ class Axes:
 
     def neurons(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the neurons in a tensor of that shape."""
-        return tuple(n for d, n in enumerate(shape) if d not in self.dims)
+        dims, n_dims = self.dims, len(self.dims)
+        if dims == _LEADING[:n_dims]:  # nearly always, and it is asked for each call
+            return tuple(shape[n_dims:])
+        return tuple(n for d, n in enumerate(shape) if d not in dims)
 
     def one_step(self, shape: Sequence[int]) -> "Step | None":
         """What one time step of a tensor of that shape looks like; None without an axis of time."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .arrays import Array
 from .axes import Axes
 from .hooks import Hook
 from .library import Library
@@ -19,29 +20,39 @@ GOLDEN_RATIO = 0.6180339887498949
 SPREAD_STEPS = 4
 
 
+def _no_nodes() -> list[Any]:
+    return []
+
+
 @dataclass(slots=True)
 class Call:
-    """A forward call in an observed step.
+    """A forward call in an observed step: what the layer made, and how it is to be read.
+
+    The observer says what was made; the layer's reader numbers the calls of a step, and chooses.
 
     Attributes:
-        spikes: What the layer returned, with its graph. Never kept, never changed.
+        spikes: What the layer returned, with its graph; without one yet where `maker` is given.
+            Never kept, never changed.
         values: The same, detached; unfolded, where the layer folds time and batch into one axis; 1
             where a neuron fired and else 0, where the layer returns times of spikes.
         axes: Where time and batch are in the values.
         time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown, and
             where no dear readings are due in the step.
-        starts_sample: Whether a sample begins here.
+        starts_sample: Whether a sample begins here; None where the layer does not tell, until the
+            reader has found out.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
-        probed: Whether this call is among those that the dear readings (σ′, membrane) are taken of.
-        pick: For a tensor with an axis of time: which time step they read, as a share of the
-            sequence in [0, 1); None for all of them.
+        detailed: Whether the step is one that has the dear readings (σ′, membrane, first spikes).
+        probed: Whether this call is among those that σ′ is read of.
         spread: Whether this call is among those, spread over the sequence, that the membrane
             potential is read of.
+        pick: For a tensor with an axis of time: which time step they read, as a share of the
+            sequence in [0, 1); None for all of them.
         nodes: The surrogate's nodes behind the spikes; [] where not read, or without a graph.
+        find_nodes: Finds them.
         maker: The node that makes the spikes, where they are seen from within its own forward: they
             have no graph of their own yet.
-        module: The layer; None for a tap.
+        module: The layer; None for a tap, or where the layer is a function.
         output: All that the layer returned.
         unfold: What made the values' shape of the spikes'.
     """
@@ -49,13 +60,15 @@ class Call:
     spikes: Tensor
     values: Tensor
     axes: Axes
-    time: int | None
-    starts_sample: bool
-    again: bool
-    probed: bool
+    time: int | None = None
+    starts_sample: bool | None = None
+    again: bool = False
+    detailed: bool = False
+    probed: bool = False
     spread: bool = False
     pick: float | None = None
     nodes: list[Any] = field(default_factory=list)
+    find_nodes: Callable[[], list[Any]] = _no_nodes
     maker: Any = None
     module: nn.Module | None = None
     output: Any = None
@@ -83,11 +96,6 @@ class Call:
             self.maker.register_prehook(partial(_first_of, hook))
 
     @property
-    def detailed(self) -> bool:
-        """Whether the step of this call is one that has the dear readings."""
-        return self.probed or (self.axes.time is None and self.time is not None)
-
-    @property
     def n_steps(self) -> int:
         """Time steps in this call."""
         return 1 if self.axes.time is None else self.values.shape[self.axes.time]
@@ -112,7 +120,7 @@ class Subject:
         tell: Stores, once, what the user should know of the layer.
         spent: Takes note of seconds that went by outside of the layer's forward hook.
         fault: Takes note of an error there.
-        dead: 1 where a neuron is dead as of the latest flush, else 0, [*neurons]; None without
+        dead: Whether each neuron is dead as of the latest flush, bool [*neurons]; None without
             evidence.
         step: Events of each neuron in the step that is flushed, and observations of each.
         widths: How many outputs the model's layers with weights have.
@@ -122,7 +130,7 @@ class Subject:
     module: Callable[[], nn.Module | None]
     tell: Callable[[str], None]
     spent: Callable[[float], None]
-    dead: Tensor | None = None
+    dead: Array | None = None
     step: tuple[Tensor, int] | None = None
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()

@@ -35,7 +35,7 @@ class DynamicsReader:
     def add(self, call: Call) -> None:
         """Read the parameters at the first call of a step, before the optimizer moves them."""
         self._with_graph |= call.has_graph
-        if self._counters is None and call.detailed and call.module is not None:
+        if self._counters is None and call.module is not None:
             with torch.no_grad():
                 self._read(self._subject.library.dynamics(call.module))
 

@@ -49,7 +49,7 @@ class FirstSpikes:
 
     def add(self, call: Call) -> None:
         """Read one time step, or a whole sequence."""
-        if call.again or call.time is None or not call.detailed:
+        if call.again or call.time is None:
             return
         if self._times_are_given:
             self._read_times(call.spikes.detach())

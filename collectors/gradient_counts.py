@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spikewatch.observing import Counters, Counts, OnHost
 
+from .arrays import Readings
 from .calls import Call, Subject
 
 
@@ -34,9 +35,8 @@ class GradientCounts:
 
     def _clear(self) -> None:
         self._awaited = False
-        self._norms: list[Tensor] = []  # [steps] of a sequence, else [1]
-        self._sizes: list[int] = []  # elements behind each entry of a norm
-        self._times: list[int | None] = []
+        self._norms = Readings()  # one for each time step
+        self._entries: list[_Entry] = []
         self._n_calls = 0  # of a sample, in the forward pass
         self._block = _Block()
 
@@ -71,23 +71,21 @@ class GradientCounts:
         wide = None if gradient.dtype.itemsize >= 4 else torch.float32
         norm = torch.linalg.vector_norm
         if axis is None:
-            norms = norm(gradient, dtype=wide).reshape(1)
-        else:
-            dims = [d for d in range(gradient.dim()) if d != axis]
-            norms = norm(gradient, dim=dims, dtype=wide) if dims else gradient.abs()
-        self._norms.append(norms)
-        self._sizes.append(gradient.numel() // max(1, norms.numel()))
-        self._times.append(time if axis is None else None)
+            self._norms.add(norm(gradient, dtype=wide))
+            self._entries.append((1, gradient.numel(), time))
+            return
+        dims = [d for d in range(gradient.dim()) if d != axis]
+        self._norms.add(norm(gradient, dim=dims, dtype=wide) if dims else gradient.abs())
+        n_steps = gradient.shape[axis]
+        self._entries.append((n_steps, gradient.numel() // max(1, n_steps), None))
 
     def flush(self) -> Counts | None:
         """Counters of ∂L/∂s in the table `gradients`."""
-        if not self._awaited and not self._norms:
+        if not self._awaited and not self._entries:
             return None
         counters: Counters = {"n_grad": 0}  # no backward pass came by: the loss uses no spikes
-        if self._norms:
-            entries = list(zip(map(len, self._norms), self._sizes, self._times, strict=True))
-            whole = self._norms[0] if len(self._norms) == 1 else torch.cat(self._norms)
-            counters = {_NAMES: OnHost(whole, partial(_fold, entries))}
+        if self._entries:
+            counters = {_NAMES: OnHost(self._norms.take(), partial(_fold, self._entries))}
         self._clear()
         return Counts({"gradients": counters})
 
@@ -100,7 +98,7 @@ class _Block:
     is_over: bool = False
 
 
-def _fold(entries: list[_Entry], norms: list[float]) -> Mapping[str, float | int | None]:
+def _fold(entries: list[_Entry], norms: Sequence[float]) -> Mapping[str, float | int | None]:
     """Sums over all time steps, and over the first and the last one of the samples."""
     n_grad, n_bad, total = 0, 0, 0.0
     by_time: dict[int, float] = defaultdict(float)

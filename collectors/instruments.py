@@ -45,3 +45,5 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
     SurrogateWidth,
     AmplitudeReader,
 )
+# Those that read each call; the others are shown those of steps with the dear readings only.
+ALWAYS: tuple[type[Instrument], ...] = (SpikeCounts, GradientCounts)

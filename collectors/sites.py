@@ -9,7 +9,7 @@ from collections.abc import Callable
 from spikewatch.observing import Counts
 
 from .calls import Call, Subject
-from .instruments import INSTRUMENTS
+from .instruments import ALWAYS, INSTRUMENTS
 
 
 # A module that more sites share is a function rather than a layer.
@@ -23,11 +23,12 @@ class Site:
         self.shape = shape
         self.called = False
         self._instruments = [make(subject) for make in INSTRUMENTS]
+        self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
 
     def add(self, call: Call) -> None:
-        """Have every instrument read a call."""
+        """Have a call read by the instruments that its step is due for."""
         self.called = True
-        for instrument in self._instruments:
+        for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
 
     def flush(self) -> Counts | None:
@@ -56,10 +57,12 @@ class Sites:
 
     def add(self, call: Call) -> None:
         """Have a call read at the site where its neurons stand."""
-        site = next((s for s in self._sites if s.shape == call.neuron_shape), None)
-        if site is None:
-            site = self._open(call.neuron_shape)
-        if site is not None:
+        shape = call.neuron_shape
+        for known in self._sites:
+            if known.shape == shape:
+                known.add(call)
+                return
+        if (site := self._open(shape)) is not None:
             site.add(call)
 
     def flush(self) -> Counts | None:

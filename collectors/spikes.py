@@ -14,11 +14,11 @@ from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
-from .calls import Subject
+from .calls import Call, Subject
 from .candidates import Candidate
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
-from .layer_reader import LayerReader, Made
+from .layer_reader import LayerReader
 from .library import Library, unknown_start
 from .reachable import functions_of, reaches_tap
 from .recognise import BY_HAND, Found, find_spiking, output_widths
@@ -225,12 +225,12 @@ class SpikeObserver:
         starts, self._starts = self._starts, None
         self._reader.read(
             session,
-            Made(
-                spikes=spikes,
-                values=values,
-                axes=self._axes_of(module, spikes, rank=values.dim()),
-                starts=starts,
-                nodes=partial(surrogate_nodes, spikes),
+            Call(
+                spikes,
+                values,
+                self._axes_of(module, spikes, rank=values.dim()),
+                starts_sample=starts,
+                find_nodes=partial(surrogate_nodes, spikes),
                 module=module,
                 output=output,
                 unfold=unfold,

@@ -1,13 +1,15 @@
 """Sums of many small readings, folded together on the host."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from spikewatch.observing import OnHost
+
+from .arrays import Readings
 
 
 def in_full_precision(x: Tensor) -> Tensor:
@@ -38,42 +40,32 @@ class Tally:
     def __init__(self, *names: str, size: str = "n_read", bad: str) -> None:
         """Name the columns, the number of elements read, and that of non-finite readings."""
         self.names = (size, *names, bad)
-        self._rows: list[Tensor] = []
-        self._packed: list[Tensor] = []
+        self._readings = Readings()
         self._sizes: list[int] = []
 
     def __bool__(self) -> bool:
         return bool(self._sizes)
 
-    def add(self, size: int, *row: Tensor) -> None:
-        """Add one reading of `size` elements: a 0-d tensor for each column."""
-        self._rows += row
+    def add(self, size: int, *row: Tensor | float) -> None:
+        """Add one reading of `size` elements: a number, or a 0-d tensor, for each column."""
+        self._readings.add(*row)
         self._sizes.append(size)
-        if len(self._rows) >= self._MANY:
-            self._pack()
+        if len(self._readings) >= self._MANY:
+            self._readings.pack()
 
     def add_each(self, size: int, *columns: Tensor) -> None:
         """Add n readings of `size` elements: a vector [n] for each column."""
-        self._pack()
-        self._packed.append(torch.stack(columns, 1).flatten())
+        self._readings.add(torch.stack(columns, 1).flatten())
         self._sizes += [size] * len(columns[0])
 
     def take(self) -> OnHost:
         """The sums of all readings since the last call, under `names`."""
-        self._pack()
-        packed, sizes = self._packed, self._sizes
-        self._packed, self._sizes = [], []
-        whole = packed[0] if len(packed) == 1 else torch.cat(packed)
-        return OnHost(whole, partial(_fold, self.names, sizes))
-
-    def _pack(self) -> None:
-        if self._rows:
-            self._packed.append(torch.stack(self._rows))
-            self._rows = []
+        sizes, self._sizes = self._sizes, []
+        return OnHost(self._readings.take(), partial(_fold, self.names, sizes))
 
 
 def _fold(
-    names: tuple[str, ...], sizes: list[int], numbers: list[float]
+    names: tuple[str, ...], sizes: list[int], numbers: Sequence[float]
 ) -> Mapping[str, float | int]:
     width = len(names) - 2
     sums, size, n_bad = [0.0] * width, 0, 0

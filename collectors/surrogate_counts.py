@@ -16,6 +16,7 @@ from torch import Tensor
 from spikewatch.metrics.gradients import CARRYING_EVIDENCE_OBS, SG_ACTIVE
 from spikewatch.observing import Counters, Counts
 
+from .arrays import Array, as_array, count
 from .calls import GOLDEN_RATIO, Call, Subject
 from .hooks import saved_tensors_are_hooked
 from .late_slopes import LateSlopes
@@ -45,7 +46,7 @@ class SurrogateCounts:
             "sum_sg", "sum_sq_sg", "n_sg_active", "n_sg_negative", size="n_sg", bad="n_sg_nonfinite"
         )
         self._late = LateSlopes(subject)
-        self._idle_obs: Tensor | None = None
+        self._idle_obs: Array | None = None  # int64: for so many until now
         self._total_obs = 0
         self._carrying: Counters = {}
         self._safe: bool | None = None
@@ -85,11 +86,14 @@ class SurrogateCounts:
         self._tally.add(size, total, squares, active.sum(), negative)
         if dims is None:
             return
-        carrying = (active.amax(dims) if dims else active).flatten()
+        carrying = active.amax(dims) if dims else active
         n_obs = size // max(1, carrying.numel())
+        idle = as_array(carrying.flatten()) == 0
         if self._idle_obs is None:
-            self._idle_obs = torch.zeros_like(carrying)
-        self._idle_obs.add_(n_obs).mul_(1 - carrying)
+            self._idle_obs = idle * n_obs
+        else:
+            self._idle_obs += n_obs
+            self._idle_obs *= idle
         self._total_obs += n_obs
 
     def _slopes(self, call: Call) -> Iterator[tuple[Tensor, tuple[int, ...] | None]]:
@@ -133,13 +137,12 @@ class SurrogateCounts:
         if self._idle_obs is None:
             return {}
         evidence = min(self._total_obs, CARRYING_EVIDENCE_OBS)
-        flags = torch.lt(self._idle_obs, evidence, out=torch.empty_like(self._idle_obs))
-        counters: Counters = {"n_sg_neurons": flags.numel(), "n_carrying": flags.sum()}
-        dead = self._subject.dead
-        if dead is not None and dead.numel() == flags.numel():
-            alive = torch.dot(dead.flatten(), flags)
-            counters["n_dead_carrying"] = alive
-            counters["n_dead_lost"] = dead.sum() - alive
+        carries = self._idle_obs < evidence
+        counters: Counters = {"n_sg_neurons": len(carries), "n_carrying": count(carries)}
+        dead = None if self._subject.dead is None else self._subject.dead.reshape(-1)
+        if dead is not None and len(dead) == len(carries):
+            counters["n_dead_carrying"] = count(dead & carries)
+            counters["n_dead_lost"] = count(dead & ~carries)
         return counters
 
 

@@ -59,18 +59,18 @@ class OnHost:
     on a tensor, and next to nothing as Python floats in the writer thread.
 
     Attributes:
-        readings: Vector on the device.
+        readings: Vector on the device; numbers, where they are on the host already.
         fold: Makes the counters of it, given as floats. Runs in the writer thread: it must not
             touch what changes after the flush.
     """
 
-    readings: "Tensor"
+    readings: "Tensor | list[float]"
     fold: "Callable[[list[float]], Mapping[str, float | int | None]]"
 
 
-# 0-d tensors on the layer's device, plain numbers, a `uint8` vector for a bitmap; or, under a tuple
-# of the names that they give, a vector with one entry each, or readings to be folded.
-Counters = dict[str | tuple[str, ...], "Tensor | OnHost | float | int | None"]
+# 0-d tensors on the layer's device, plain numbers, bytes or a `uint8` vector for a bitmap; or, under
+# a tuple of the names that they give, a vector with one entry each, or readings to be folded.
+Counters = dict[str | tuple[str, ...], "Tensor | OnHost | float | int | bytes | None"]
 
 
 @dataclass

@@ -24,9 +24,9 @@ Row = dict[str, Any]
 Lane = tuple[torch.device, torch.dtype]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Slot:
-    """Where a tensor's elements are in the transfer of its lane."""
+    """Where a tensor's elements are in what comes from its device."""
 
     lane: Lane
     start: int
@@ -39,8 +39,7 @@ class Snapshot:
 
     def __init__(self, keys: Row, counts: Sequence[tuple[str, Counts]]) -> None:
         self._keys = keys
-        self._pieces: dict[Lane, list[Tensor]] = {}
-        self._used: dict[Lane, int] = {}
+        self._pieces: dict[Lane, _Pieces] = {}
         self._tables = [
             (layer, table, {name: self._put(value) for name, value in counters.items()})
             for layer, c in counts
@@ -52,7 +51,8 @@ class Snapshot:
             for h in c.histograms
         ]
         # One copy a lane, on its way at once: what is counted from now on does not change it.
-        self._copies = {lane: _Copy(torch.cat(pieces)) for lane, pieces in self._pieces.items()}
+        with torch.no_grad():
+            self._copies = {lane: pieces.copy() for lane, pieces in self._pieces.items()}
         self._pieces.clear()
 
     def _put(self, value: Any) -> Any:
@@ -61,10 +61,12 @@ class Snapshot:
         if not isinstance(value, Tensor):
             return value
         lane = (value.device, value.dtype)
-        start = self._used.get(lane, 0)
-        self._pieces.setdefault(lane, []).append(value.detach().reshape(-1))
-        self._used[lane] = start + value.numel()
-        return _Slot(lane, start, value.numel(), value.dim() == 0)
+        pieces = self._pieces.get(lane)
+        if pieces is None:
+            pieces = self._pieces[lane] = _Pieces()
+        scalar = value.dim() == 0
+        start = pieces.add(value, scalar=scalar)
+        return _Slot(lane, start, value.numel(), scalar)
 
     def rows(self) -> dict[str, list[Row]]:
         """Rows by table, with keys; waits for the device."""
@@ -73,8 +75,10 @@ class Snapshot:
         def get(value: Any) -> Any:
             if not isinstance(value, _Slot):
                 return value
-            numbers = host[value.lane][value.start : value.start + value.length]
-            return numbers[0] if value.scalar else numbers
+            scalars, numbers = host[value.lane]
+            if value.scalar:
+                return scalars[value.start]
+            return numbers[value.start : value.start + value.length]
 
         rows: dict[str, list[Row]] = {}
         for layer, table, counters in self._tables:
@@ -94,22 +98,47 @@ class Snapshot:
         return rows
 
 
+class _Pieces:
+    """What is to come from one device in one go: scalars, which are stacked, and vectors."""
+
+    def __init__(self) -> None:
+        self._scalars: list[Tensor] = []
+        self._vectors: list[Tensor] = []
+        self._n_elements = 0  # of the vectors
+
+    def add(self, value: Tensor, *, scalar: bool) -> int:
+        """Take one in; returns where it begins, among its like."""
+        if scalar:
+            self._scalars.append(value)
+            return len(self._scalars) - 1
+        self._vectors.append(value.reshape(-1))
+        self._n_elements += value.numel()
+        return self._n_elements - value.numel()
+
+    def copy(self) -> "_Copy":
+        """All of them as one vector, on its way."""
+        scalars = [torch.stack(self._scalars)] if self._scalars else []
+        return _Copy(torch.cat(scalars + self._vectors), len(self._scalars))
+
+
 class _Copy:
     """A vector on its way to the host. The training thread does not wait for it."""
 
-    def __init__(self, whole: Tensor) -> None:
+    def __init__(self, whole: Tensor, n_scalars: int) -> None:
         self._event = None
         self._host = whole
+        self._n_scalars = n_scalars
         if whole.is_cuda:
             self._host = whole.to("cpu", non_blocking=True)  # to pinned memory
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(whole.device))
 
-    def numbers(self) -> list[float]:
-        """Its elements; waits for the device."""
+    def numbers(self) -> tuple[list[float], list[float]]:
+        """The scalars, and the elements of the vectors; waits for the device."""
         if self._event is not None:
             self._event.synchronize()
-        return self._host.tolist()
+        numbers = self._host.tolist()
+        return numbers[: self._n_scalars], numbers[self._n_scalars :]
 
 
 def _named(name: Any, value: Any, get: Callable[[Any], Any]) -> Row:

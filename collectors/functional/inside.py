@@ -12,9 +12,9 @@ from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
 from ..axes import Axes
-from ..calls import Subject
+from ..calls import Call, Subject
 from ..hooks import in_recomputation
-from ..layer_reader import LayerReader, Made
+from ..layer_reader import LayerReader
 from ..levels import looks_like_spikes
 from ..library import Library
 from .constants import constants_of, library_with
@@ -156,12 +156,12 @@ class Inside:
 
     def _read(self, session: Session, inner: InnerLayer, call: FunctionCall, running: Pass) -> None:
         module, values = self._module(), call.output.detach()
-        made = Made(
-            spikes=values,
-            values=values,
-            axes=Axes.parse(_STEP, rank=values.dim()),
-            starts=inner.starts(running),
-            nodes=lambda: [call.node()],
+        made = Call(
+            values,
+            values,
+            Axes.parse(_STEP, rank=values.dim()),
+            starts_sample=inner.starts(running),
+            find_nodes=lambda: [call.node()],
             maker=call.context if call.has_graph else None,
             module=module,
         )

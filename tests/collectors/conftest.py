@@ -83,11 +83,15 @@ def plain(counters: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in counters.items():
         if isinstance(value, OnHost):
-            row |= value.fold(value.readings.tolist())
+            row |= value.fold(_numbers(value.readings))
             continue
         value = value.tolist() if isinstance(value, Tensor) else value
         row |= dict(zip(name, value, strict=True)) if isinstance(name, tuple) else {name: value}
     return row
+
+
+def _numbers(readings: Tensor | list[float]) -> list[float]:
+    return readings.tolist() if isinstance(readings, Tensor) else readings
 
 
 @pytest.fixture(name="listen")

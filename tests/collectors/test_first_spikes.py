@@ -20,7 +20,7 @@ def reader(*, spike_times=False):
 
 def call(spikes, axes="B*", *, time=0, starts=True):
     where = Axes.parse(axes, rank=spikes.dim())
-    return Call(spikes, spikes, where, time, starts, again=False, probed=True)
+    return Call(spikes, spikes, where, time, starts, again=False, detailed=True, probed=True)
 
 
 def whole(spikes, axes="TB*"):

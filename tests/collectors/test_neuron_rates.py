@@ -30,7 +30,7 @@ class Reading:
 
     def step(self, spikes):
         axes = Axes.parse("B*", rank=spikes.dim())
-        call = Call(spikes, spikes, axes, 0, True, again=False, probed=True)
+        call = Call(spikes, spikes, axes, 0, True, again=False, detailed=True, probed=True)
         self.counts.add(call)
         self.rates.add(call)
         self.counts.flush()

@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from spikewatch.collectors.arrays import pack_bits
 from spikewatch.collectors.axes import Axes
 from spikewatch.collectors.calls import Call, Subject
 from spikewatch.collectors.library import Library
-from spikewatch.collectors.spike_counts import SpikeCounts, pack_bits
+from spikewatch.collectors.spike_counts import SpikeCounts
 from spikewatch.metrics import TABLES
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 
@@ -158,7 +159,10 @@ def test_bitmaps_merge_windows_and_ranks_by_and():
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_bits_are_packed_first_neuron_first(flags):
-    packed = pack_bits(torch.tensor(flags)).tolist()
+    flags = torch.tensor(flags)
+    packed = pack_bits(flags).tolist()
+    assert bytes(packed) == pack_bits(flags.numpy())
+    flags = flags.tolist()
     text = "".join(f"{byte:08b}" for byte in packed)
     assert [c == "1" for c in text[: len(flags)]] == flags
     assert "1" not in text[len(flags) :]
