@@ -18,7 +18,7 @@ Array = Any
 
 def on_host(x: Tensor) -> bool:
     """Whether its numbers can be looked at without waiting for a device."""
-    return x.device.type == "cpu"
+    return x.is_cpu
 
 
 def as_array(x: Tensor) -> Array:

@@ -38,7 +38,9 @@ class Hook:
         if torch._C._is_tracing():
             return
         if self._body is not None:
-            self._body(*args)
+            # What listens to the user's operations, ours or another's, is not to hear our own.
+            with torch._C.DisableTorchFunction():
+                self._body(*args)
 
     def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
         return (Hook, ())

@@ -168,7 +168,7 @@ class _SampleLength:
             self._latest = call.n_steps
         elif call.time is not None:
             self._n_calls += 1
-            self._n_starts += call.starts_sample
+            self._n_starts += bool(call.starts_sample)
 
     def take(self) -> float | None:
         """The latest that is known; calls are counted anew."""

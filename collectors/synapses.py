@@ -69,8 +69,7 @@ class SynapseObserver:
         try:
             x = args[0] if args else None
             if isinstance(x, Tensor) and isinstance(output, Tensor) and not why_unreadable(x):
-                with torch._C.DisableTorchFunction():
-                    self._count(session.phase(), module, x.detach(), output.numel())
+                self._count(session.phase(), module, x.detach(), output.numel())
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)

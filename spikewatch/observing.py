@@ -68,8 +68,8 @@ class OnHost:
     fold: "Callable[[list[float]], Mapping[str, float | int | None]]"
 
 
-# 0-d tensors on the layer's device, plain numbers, bytes or a `uint8` vector for a bitmap; or, under
-# a tuple of the names that they give, a vector with one entry each, or readings to be folded.
+# 0-d tensors on the layer's device, plain numbers, bytes or a `uint8` vector for a bitmap; or,
+# under a tuple of the names that they give, a vector with one entry each, or readings to be folded.
 Counters = dict[str | tuple[str, ...], "Tensor | OnHost | float | int | bytes | None"]
 
 

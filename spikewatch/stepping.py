@@ -132,7 +132,8 @@ class Stepping:
             tapped = self._taps[name] = load_tap()(name)
             tapped.start(self.session)
             self.session.confirm(tapped.layer)
-        tapped.observe_tensor(tensor)
+        with torch._C.DisableTorchFunction():  # as in a hook
+            tapped.observe_tensor(tensor)
 
     # ---------------------------------------------------------------- forward passes
 
@@ -269,7 +270,9 @@ class Stepping:
             self._after_hook = None
 
     def _flush(self, phase: str) -> None:
-        with torch.inference_mode(False):  # a step may end inside of it, by the next forward
+        # A step may end inside of inference mode, by the next forward. What listens to the user's
+        # operations is not to hear ours.
+        with torch.inference_mode(False), torch._C.DisableTorchFunction():
             counts: list[tuple[str, Counts]] = []
             for observer in self.observers:
                 counted = observer.flush(phase)

@@ -124,8 +124,9 @@ class _Seat:
     def tell(self, function: Any, context: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and not _is_traced():
             call = FunctionCall(function, context, inputs, output)
-            for listener in self.listeners:
-                listener.hear(call)
+            with torch._C.DisableTorchFunction():  # as in a `Hook`
+                for listener in self.listeners:
+                    listener.hear(call)
 
 
 def _is_traced() -> bool:

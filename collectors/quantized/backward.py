@@ -54,7 +54,7 @@ class Backward:
                 return
             began = time.perf_counter()
             try:
-                with torch.no_grad(), torch._C.DisableTorchFunction():
+                with torch.no_grad():
                     for instrument in self._instruments:
                         instrument.gradient(owner, quantized, view(gradient.detach()))
             except Exception as error:  # noqa: BLE001 - contract 1: never raise into training

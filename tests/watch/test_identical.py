@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .little_nets import NETS, OwnNeuron, build, fit
 
@@ -152,3 +153,24 @@ def test_mixed_precision_with_a_scaled_loss_is_the_same(watched, stored, name, d
     assert_same(state_of(net), state_of(bare))
     watch.close()
     assert stored("SELECT count(*) AS n FROM spikes")["n"].item() == 6
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_listens_to_the_users_operations_does_not_hear_ours(watched, name):
+    class Ear(TorchFunctionMode):
+        def __init__(self):
+            super().__init__()
+            self.heard = []
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            self.heard.append(getattr(function, "__name__", str(function)))
+            return function(*args, **(kwargs or {}))
+
+    def heard(net):
+        with Ear() as ear:
+            fit(net, n_steps=3)
+        return ear.heard
+
+    expected, net = heard(build(name)), build(name)
+    watched(net)
+    assert heard(net) == expected
