@@ -52,6 +52,7 @@ class Watch:
         folder: Path,
         track_weights: int,
         optimizers: Sequence[Optimizer] = (),
+        first_step: int = 0,
     ) -> None:
         self.run = run
         self.dir = folder
@@ -66,6 +67,7 @@ class Watch:
             run=run,
             track_weights=track_weights,
             optimizers=optimizers,
+            first_step=first_step,
             after_step=self._raise_if_asked,
         )
         self._session = self._stepping.session
@@ -76,7 +78,7 @@ class Watch:
 
     @property
     def step(self) -> int:
-        """Number of the current step, from 0."""
+        """Number of the current step, from 0 or `attach(first_step=…)`."""
         return self._session.step
 
     @property
@@ -89,7 +91,12 @@ class Watch:
         """Whether an alert fired whose rule asks for training to stop."""
         return self._dispatcher.should_stop
 
-    def log(self, **scalars: float | Tensor) -> None:
+    @property
+    def may_stop(self) -> bool:
+        """Whether there is a rule that asks for training to stop when it fires."""
+        return self._dispatcher.may_stop
+
+    def log(self, /, **scalars: float | Tensor) -> None:
         """Store scalars of the current step: `watch.log(loss=loss, accuracy=0.9)`.
 
         Called after `optimizer.step()` they belong to the step that just ended. Rules look at
@@ -106,7 +113,8 @@ class Watch:
             late = RuntimeError(f"log() was called after run {self.run!r} was closed")
             self._session.fault("", late)
             return
-        step = self.step if self._stepping.fresh or self.step == 0 else self.step - 1
+        within = self._stepping.fresh or self.step == self._stepping.first_step
+        step = self.step if within else self.step - 1
         phase = "train" if torch.is_grad_enabled() else "eval"
         for name, value in scalars.items():
             try:
@@ -163,6 +171,13 @@ class Watch:
         """Whether `model` is the one that is watched."""
         return self._model() is model and self._stepping.running
 
+    def overlaps(self, model: nn.Module) -> bool:
+        """Whether `model` is watched, or a part of it, or a wrapper around it."""
+        watched = self._model()
+        if watched is None or not self._stepping.running:
+            return False
+        return any(m is watched for m in model.modules()) or model in watched.modules()
+
     def start(self, every: int | str) -> None:
         """Put the hooks on and start writing. Called once, by `attach()`."""
         model = self._model()
@@ -177,7 +192,7 @@ class Watch:
             torch_version=str(torch.__version__),
             spikewatch_version=_version(),
         )
-        self._recorder.event("attached", f"{len(self.layers)} layers", step=0)
+        self._recorder.event("attached", f"{len(self.layers)} layers", step=self.step)
         self._stepping.start(model)
         weakref.finalize(model, self._model_is_gone).atexit = False
         process.remember(self)
