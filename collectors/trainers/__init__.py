@@ -1,0 +1,1 @@
+"""One file for each trainer. It imports the trainer's library, and only who uses that imports it."""
