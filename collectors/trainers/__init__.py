@@ -1,1 +1,1 @@
-"""One file for each trainer. It imports the trainer's library, and only who uses that imports it."""
+"""One file for each trainer; it imports the library of it, and spikewatch never imports the file."""

@@ -70,7 +70,7 @@ class SpikewatchHandler:
         output = trainer.state.output
         self._watching.log(output if isinstance(output, Mapping) else {"loss": output})
         ranks = _any_rank if idist.get_world_size() > 1 else None
-        if self._watching.is_to_stop(trainer.state.iteration, ranks):
+        if self._watching.is_to_stop(ranks):
             trainer.terminate()
 
     def _after_epoch(self, trainer: Engine) -> None:

@@ -18,13 +18,18 @@ from .watching import ASK_EVERY, Watching, not_installed
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 else:
-    # Both packages are the same code, and a trainer of one takes callbacks of the other: what the
-    # user has imported is used, so that nothing is imported twice.
-    _names = ("lightning.pytorch", "pytorch_lightning")
-    try:
-        Callback = import_module(next((n for n in _names if n in sys.modules), _names[0])).Callback
-    except ModuleNotFoundError as error:
-        raise not_installed("lightning", "lightning", error) from None
+    # Both packages are the same code, and a trainer of one takes callbacks of the other: the one
+    # that the user has imported comes first, as an import takes seconds.
+    for _name in sorted(
+        ("lightning.pytorch", "pytorch_lightning"), key=lambda n: n not in sys.modules
+    ):
+        try:
+            Callback = import_module(_name).Callback
+            break
+        except ModuleNotFoundError as error:
+            _error = not_installed(_name.split(".")[0], "lightning", error)
+    else:
+        raise _error from None
 
 
 class SpikewatchCallback(Callback):
@@ -85,7 +90,8 @@ class SpikewatchCallback(Callback):
         more: dict[str, Any] = {"first_step": trainer.global_step}
         if self._checkpoint_to is not None:
             more["on_checkpoint"] = self._saver(trainer)
-        self._seen, self._logged_at = dict(trainer.logged_metrics), -1
+        self._new(trainer)
+        self._logged_at = -1
         self._watching.begin(pl_module, n_ranks=trainer.world_size, **more)
 
     def on_before_optimizer_step(
@@ -113,7 +119,7 @@ class SpikewatchCallback(Callback):
         ranks = None
         if trainer.world_size > 1:
             ranks = partial(trainer.strategy.reduce_boolean_decision, all=False)
-        if self._watching.is_to_stop(batch_idx + 1, ranks):
+        if self._watching.is_to_stop(ranks):
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -135,9 +141,9 @@ class SpikewatchCallback(Callback):
         self._watching.end(exception)
 
     def _new(self, trainer: "Trainer") -> dict[str, Tensor]:
-        """What the trainer has logged since the last call; it makes new tensors each time."""
-        now = dict(trainer.logged_metrics)
-        new = {name: value for name, value in now.items() if self._seen.get(name) is not value}
+        """What the trainer has logged since the last call: what is logged has memory of its own."""
+        now = {n: x for n, x in trainer.logged_metrics.items() if isinstance(x, Tensor)}
+        new = {n: x for n, x in now.items() if n not in self._seen or not _same(x, self._seen[n])}
         self._seen = now
         return new
 
@@ -155,3 +161,7 @@ class SpikewatchCallback(Callback):
             trainer.save_checkpoint(folder / name)
 
         return save
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr()

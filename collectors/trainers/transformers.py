@@ -71,7 +71,7 @@ class SpikewatchCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         ranks = any_rank if args.world_size > 1 else None
-        if self._watching.is_to_stop(state.global_step, ranks):
+        if self._watching.is_to_stop(ranks):
             control.should_training_stop = True
 
     def on_log(

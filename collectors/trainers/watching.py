@@ -55,6 +55,7 @@ class Watching:
         self._ask_every = ask_every
         self._is_ours = False
         self._n_begun = 0
+        self._n_until_asked = 0
         self._first_run = ""
 
     def begin(self, model: nn.Module, *, n_ranks: int = 1, **more: Any) -> spikewatch.Watch:
@@ -88,6 +89,7 @@ class Watching:
                 watch.run,
             )
         self.watch = watch
+        self._n_until_asked = 0
         return watch
 
     def end(self, error: BaseException | None = None) -> None:
@@ -109,20 +111,22 @@ class Watching:
             with torch.set_grad_enabled(phase == "train"):
                 self.watch.log(**numbers)
 
-    def is_to_stop(self, n_steps: int, any_rank: Callable[[bool], bool] | None) -> bool:
+    def is_to_stop(self, any_rank: Callable[[bool], bool] | None) -> bool:
         """Whether a rule asked for the training to stop; on several ranks the same on each.
 
+        Called after each step or batch, as often on each rank.
+
         Args:
-            n_steps: How many steps or batches have been trained, the same on each rank.
             any_rank: The trainer's own way to ask all ranks, which waits for them; None where there
-                is one only. It is called every `ask_every` steps, and never without a rule that has
+                is one only. It is called every `ask_every` times, and never without a rule that has
                 the action `stop`. So all ranks must have the same rules.
         """
         if self.watch is None or not self.watch.may_stop:
             return False
         if any_rank is None:
             return self.watch.should_stop
-        return n_steps % self._ask_every == 0 and any_rank(self.watch.should_stop)
+        self._n_until_asked = (self._n_until_asked or self._ask_every) - 1
+        return not self._n_until_asked and any_rank(self.watch.should_stop)
 
     def _next_run(self, n_ranks: int) -> dict[str, Any]:
         # Ranks cannot look for a free name one by one, but they count the trainings alike.
