@@ -1,1 +1,1 @@
-"""One file for each trainer; it imports the library of it, and spikewatch never imports the file."""
+"""One file for each trainer: it imports the trainer's library, and nothing of ours imports it."""

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 else:
     # Both packages are the same code, and a trainer of one takes callbacks of the other: the one
     # that the user has imported comes first, as an import takes seconds.
-    for _name in sorted(
-        ("lightning.pytorch", "pytorch_lightning"), key=lambda n: n not in sys.modules
-    ):
+    _names = ("lightning.pytorch", "pytorch_lightning")
+    for _name in sorted(_names, key=lambda name: name not in sys.modules):
         try:
             Callback = import_module(_name).Callback
             break

@@ -68,7 +68,7 @@ class Training:
     def __init__(self, net, options, *, accumulate=1, validate=False, during=None):
         self.net, self.options = net, options
         self.accumulate, self.validate = accumulate, validate
-        self._during = during or (lambda loss, i: loss)
+        self._during = during or (lambda loss, _: loss)
         self.losses = []  # of each training batch
 
     @property

@@ -1,5 +1,6 @@
 """The training of the tests, by Lightning."""
 
+import importlib
 import warnings
 
 from .little_net import N_BATCHES, Training, loader, optimizer_of
@@ -8,7 +9,6 @@ from .little_net import N_BATCHES, Training, loader, optimizer_of
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import lightning.pytorch
-    import pytorch_lightning
 
     from spikewatch.collectors.trainers.lightning import SpikewatchCallback
 
@@ -19,7 +19,9 @@ class Lightning(Training):
 
     def __init__(self, net, options, *, trainer=None, **more):
         super().__init__(net, options, **more)
-        self._module = make_module(self)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._module = make_module(self)
         self.callback = None if options is None else SpikewatchCallback(**options)
         settings = dict.fromkeys(
             ("enable_progress_bar", "enable_model_summary", "logger", "enable_checkpointing"), False
@@ -49,7 +51,9 @@ class Lightning(Training):
 
 
 class PytorchLightning(Lightning):
-    package = pytorch_lightning
+    @property
+    def package(self):
+        return importlib.import_module("pytorch_lightning")
 
 
 def make_module(training):
