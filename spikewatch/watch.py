@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from .layers import Layer
 from .observing import Observer
 from .recorder import Recorder
 from .sampling import Sampler
+from .scalars import record_scalars
 from .stepping import Stepping
 
 
@@ -68,7 +70,7 @@ class Watch:
             track_weights=track_weights,
             optimizers=optimizers,
             first_step=first_step,
-            after_step=self._raise_if_asked,
+            after_step=dispatcher.act,
         )
         self._session = self._stepping.session
         self._closed = False
@@ -104,11 +106,11 @@ class Watch:
         student, as a fraction.
 
         Args:
-            scalars: Numbers, or tensors with one element.
+            scalars: Numbers, or tensors with one element; for those of a GPU nobody waits.
         """
         if self._recorder.muted:
             return
-        self._raise_if_asked()
+        self._dispatcher.act()
         if self._closed:
             late = RuntimeError(f"log() was called after run {self.run!r} was closed")
             self._session.fault("", late)
@@ -116,13 +118,7 @@ class Watch:
         within = self._stepping.fresh or self.step == self._stepping.first_step
         step = self.step if within else self.step - 1
         phase = "train" if torch.is_grad_enabled() else "eval"
-        for name, value in scalars.items():
-            try:
-                number = float(value.detach() if isinstance(value, Tensor) else value)
-            except (TypeError, ValueError, RuntimeError) as error:
-                self._session.fault(name, error)
-                continue
-            self._recorder.record("scalars", phase=phase, step=step, name=name, value=number)
+        record_scalars(scalars, self._recorder, self._session, phase=phase, step=step)
 
     def detach(self) -> None:
         """Take every hook off the model; what was observed stays, `log` still works."""
@@ -173,10 +169,8 @@ class Watch:
 
     def overlaps(self, model: nn.Module) -> bool:
         """Whether `model` is watched, or a part of it, or a wrapper around it."""
-        watched = self._model()
-        if watched is None or not self._stepping.running:
-            return False
-        return any(m is watched for m in model.modules()) or model in watched.modules()
+        watched = self._model() if self._stepping.running else None
+        return watched is not None and (watched in model.modules() or model in watched.modules())
 
     def start(self, every: int | str) -> None:
         """Put the hooks on and start writing. Called once, by `attach()`."""
@@ -190,7 +184,7 @@ class Watch:
             script=without_addresses(" ".join(sys.argv))[:1000],
             every=str(every),
             torch_version=str(torch.__version__),
-            spikewatch_version=_version(),
+            spikewatch_version=version("spikewatch"),
         )
         self._recorder.event("attached", f"{len(self.layers)} layers", step=self.step)
         self._stepping.start(model)
@@ -248,15 +242,6 @@ class Watch:
         self._recorder.on_end = partial(process.forget, self)  # or the process may end too early
         self._recorder.close(timeout_s=0)
 
-    def _raise_if_asked(self) -> None:
-        self._dispatcher.act()
-
     def observe_tap(self, name: str, tensor: Tensor) -> None:
         """Watch a tensor that the user taps; see `spikewatch.tap`."""
         self._stepping.observe_tap(name, tensor)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("spikewatch")
