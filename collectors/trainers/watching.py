@@ -82,7 +82,7 @@ class Watching:
             _begun_here.add(watch)
             self._n_begun += 1
             self._first_run = self._first_run or watch.run
-        elif self._options:
+        elif self._options or "on_checkpoint" in more:
             _log.warning(
                 "spikewatch: this model is watched already, by run %r, which goes on; the options "
                 "of the trainer's integration are not used.",
