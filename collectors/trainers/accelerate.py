@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from .watching import Watching, not_installed
@@ -92,8 +93,6 @@ class Training(GeneralTracker):
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """For `accelerator.log`. The step is that of the watch, which counts optimizer steps."""
-        import torch
-
         self._watching.log(values, phase="train" if torch.is_grad_enabled() else "eval")
 
     def finish(self) -> None:

@@ -53,7 +53,12 @@ class SpikewatchHandler:
         return self._watching.watch
 
     def attach(self, trainer: Engine, evaluators: Mapping[str, Engine] | None = None) -> None:
-        """Hear a trainer's events, and those of engines that evaluate, by name."""
+        """Hear a trainer's events, and those of engines that evaluate.
+
+        Args:
+            trainer: The engine whose update function trains the model.
+            evaluators: By the name that stands before their metrics.
+        """
         trainer.add_event_handler(Events.STARTED, self._begin)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)

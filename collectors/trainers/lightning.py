@@ -76,7 +76,7 @@ class SpikewatchCallback(Callback):
         self._watching = Watching(options, ask_every=ask_every)
         self._checkpoint_to = checkpoint_to
         self._seen: dict[str, Tensor] = {}
-        self._logged_at = -1
+        self._logged_at = 0
         self._rate: Any = None
 
     @property
@@ -90,8 +90,7 @@ class SpikewatchCallback(Callback):
         if self._checkpoint_to is not None:
             more["on_checkpoint"] = self._saver(trainer)
         self._new(trainer)
-        self._logged_at = -1
-        self._watching.begin(pl_module, n_ranks=trainer.world_size, **more)
+        self._logged_at = self._watching.begin(pl_module, n_ranks=trainer.world_size, **more).step
 
     def on_before_optimizer_step(
         self, trainer: "Trainer", pl_module: "LightningModule", optimizer: Optimizer
@@ -107,7 +106,7 @@ class SpikewatchCallback(Callback):
         batch_idx: int,
     ) -> None:
         watch = self.watch
-        if watch is not None and watch.step != self._logged_at:  # not while gradients accumulate
+        if watch is not None and watch.step != self._logged_at:  # gradients accumulate no more
             self._logged_at = watch.step
             figures = self._new(trainer) | {"lr": self._rate}
             if not any("loss" in name for name in figures) and isinstance(outputs, Mapping):

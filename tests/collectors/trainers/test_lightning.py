@@ -50,6 +50,22 @@ def test_the_learning_rate_is_the_one_that_the_step_was_made_with(asked):
     assert scalars(asked, "lr") == [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.125)]
 
 
+def test_of_batches_whose_gradients_accumulate_the_last_is_told(asked):
+    training = Lightning(make_net(), {}, accumulate=3)
+    training.fit(4)
+    last = training.losses[2::3]
+    assert scalars(asked, "train_loss") == [(i, pytest.approx(x)) for i, x in enumerate(last)]
+
+
+def test_beside_a_logger_of_the_trainer_everything_is_stored_once(asked):
+    logger = lightning.pytorch.loggers.CSVLogger("logs")
+    settings = {"logger": logger, "log_every_n_steps": 2}
+    training = Lightning(make_net(), {}, validate=True, trainer=settings)
+    training.fit(2 * N_BATCHES)
+    assert [step for step, _ in scalars(asked, "train_loss")] == list(range(2 * N_BATCHES))
+    assert len(scalars(asked, "mean_loss")) == len(scalars(asked, "val_loss")) == 2
+
+
 class Silent(lightning.pytorch.LightningModule):
     """Calls itself, steps its two optimizers by hand, and logs nothing."""
 
