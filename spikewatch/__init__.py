@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alerts.rule import Rule as Rule
-    from .attaching import attach as attach, tap as tap
+    from .attaching import attach as attach, tap as tap, watch_of as watch_of
     from .errors import (
         AlertRaised as AlertRaised,
         AttachError as AttachError,
@@ -36,6 +36,7 @@ _HOMES = {
     "attach": "attaching",
     "open_store": "store",
     "tap": "attaching",
+    "watch_of": "attaching",
 }
 __all__ = sorted(_HOMES)
 

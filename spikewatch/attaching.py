@@ -37,6 +37,7 @@ def attach(
     run: str | None = None,
     dir: str | Path | None = None,
     every: int | str = "auto",
+    first_step: int = 0,
     rules: str | Path | Iterable[Rule] | None = None,
     layers: Sequence[str] | Mapping[str, str] | None = None,
     track_weights: int = TRACK_WEIGHTS,
@@ -56,8 +57,9 @@ def attach(
         model: Any module, wrapped (DDP, FSDP) or not.
         run: Name of the run; by default date and time. A name that is taken gets a number.
         dir: The runs folder; by default `$SPIKEWATCH_DIR`, else `./spikewatch-runs`.
-        every: Observe every n-th optimizer step, beginning with step 0; or `"auto"`: as many
+        every: Observe every n-th optimizer step, beginning with the first; or `"auto"`: as many
             steps as 1 % of the training time pays for.
+        first_step: Number of the first step, for a training that goes on from a checkpoint.
         rules: A TOML file that extends the default alert rules, or the rules themselves. By
             default the file that `$SPIKEWATCH_RULES` or `[tool.spikewatch]` in pyproject.toml
             names, if one does.
@@ -98,6 +100,7 @@ def attach(
     _check_model(model)
     sampler = make_sampler(every)
     _check_track_weights(track_weights)
+    _check_first_step(first_step)
     ruleset = _ruleset(rules)
     hints = parse_hints(model, quantized=quantized, pairs=pairs, optimizers=optimizers)
     observers = find_observers(model, named=parse_layers(model, layers), hints=hints)
@@ -126,6 +129,7 @@ def attach(
         folder=folder,
         track_weights=track_weights,
         optimizers=hints.optimizers,
+        first_step=first_step,
     )
     watch.start(every)
     if on_checkpoint is not None:
@@ -133,6 +137,15 @@ def attach(
     if not quiet and rank == 0:
         print(report(watch.layers, run=run, where=str(folder), every=every))  # noqa: T201
     return watch
+
+
+def watch_of(model: nn.Module) -> Watch | None:
+    """The open watch of a model, of a part of it, or of a wrapper around it; None without one.
+
+    For who attaches on behalf of others, as a trainer's callback does: `attach()` refuses a model
+    that is watched already.
+    """
+    return next((watch for watch in open_watches() if watch.overlaps(model)), None)
 
 
 def tap(name: str, tensor: Tensor) -> Tensor:
@@ -173,6 +186,13 @@ def _check_track_weights(n: object) -> None:
         raise AttachError(
             f"`track_weights` was {n!r}. Give a whole number of weights ≥ 1, such as the default "
             f"{TRACK_WEIGHTS}; a larger one makes smaller errors, and takes a byte for each."
+        )
+
+
+def _check_first_step(step: object) -> None:
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise AttachError(
+            f"`first_step` was {step!r}. Give the number of optimizer steps that were made before."
         )
 
 

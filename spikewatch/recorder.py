@@ -87,7 +87,7 @@ class Recorder:
         self._put(snapshot)
 
     def record(self, table: str, **values: Any) -> None:
-        """Hand over a row of one of `RECORDS`; run, rank and time are added."""
+        """Hand over a row of one of `RECORDS`; a value may be a function that waits for it."""
         self._put((table, self._keys | {"at": utc_now()} | values))
 
     def event(self, kind: str, message: str, *, step: int, layer: str = "") -> None:
@@ -246,5 +246,5 @@ def frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
         raw = {name: [row.get(name) for row in rows] for name in names}
         return known.compute(pl.DataFrame(raw, strict=False))
     schema = RECORDS[table]
-    data = {name: [row.get(name) for row in rows] for name in schema}
+    data = {n: [x() if callable(x := row.get(n)) else x for row in rows] for n in schema}
     return pl.DataFrame(data, schema=schema, strict=False)

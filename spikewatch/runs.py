@@ -1,17 +1,39 @@
 """Names of runs, and the rank of this process in a distributed run."""
 
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from .errors import AttachError
 from .paths import check_run_name, journal_path
 
 
 def rank_of_this_process() -> int:
-    """The rank set by torchrun and its kin (`RANK`), else 0."""
+    """That of the process group, else the one set by torchrun and its kin (`RANK`), else 0."""
+    group = _process_group()
+    if group is not None:
+        return group.get_rank()
     rank = os.environ.get("RANK", "0")
     return int(rank) if rank.isdigit() else 0
+
+
+def n_ranks() -> int:
+    """How many processes train together: as the process group says, else `WORLD_SIZE`, else 1."""
+    group = _process_group()
+    if group is not None:
+        return group.get_world_size()
+    size = os.environ.get("WORLD_SIZE", "1")
+    return int(size) if size.isdigit() else 1
+
+
+def _process_group() -> Any:
+    # Launchers that are no torchrun (Lightning's, `mp.spawn`) set no `RANK`, and start the group.
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available():
+        return None
+    return distributed if distributed.is_initialized() else None
 
 
 def free_run_name(folder: Path, wanted: str | None, *, rank: int) -> str:
@@ -23,7 +45,7 @@ def free_run_name(folder: Path, wanted: str | None, *, rank: int) -> str:
         AttachError: `wanted` cannot name a folder, or several ranks have no name in common.
     """
     name = check_run_name(wanted) if wanted is not None else _default_name()
-    if rank or int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+    if rank or n_ranks() > 1:
         return _name_of_ranks(folder, name, wanted, rank)
     candidate, n = name, 1
     while (folder / candidate).exists():

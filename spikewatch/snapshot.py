@@ -115,13 +115,13 @@ class _Pieces:
         self._n_elements += value.numel()
         return self._n_elements - value.numel()
 
-    def copy(self) -> "_Copy":
+    def copy(self) -> "Copy":
         """All of them as one vector, on its way."""
         scalars = [torch.stack(self._scalars)] if self._scalars else []
-        return _Copy(torch.cat(scalars + self._vectors), len(self._scalars))
+        return Copy(torch.cat(scalars + self._vectors), len(self._scalars))
 
 
-class _Copy:
+class Copy:
     """A vector on its way to the host. The training thread does not wait for it."""
 
     def __init__(self, whole: Tensor, n_scalars: int) -> None:

@@ -38,9 +38,11 @@ class Stepping:
         run: str,
         track_weights: int,
         optimizers: Sequence[Optimizer],
+        first_step: int,
         after_step: Callable[[], None],
     ) -> None:
         self.session = LiveSession(recorder, track_weights=track_weights)
+        self.session.step = self.first_step = first_step
         self._run = run
         self._observers = list(observers)
         self._taps: dict[str, Any] = {}
@@ -99,7 +101,7 @@ class Stepping:
             session.place(observer.layer)
             if observer.layer.kind not in ("candidate", "synapse"):
                 session.confirm(observer.layer)
-        self._train_active = self._observe(0)
+        self._train_active = self._observe(self.first_step)
         self._listen(True)
 
     def stop(self) -> None:
@@ -223,7 +225,7 @@ class Stepping:
         self._after_step()
 
     def _tell_what_is_unseen(self) -> None:
-        if self.session.step == 0 and all(x.kind == "candidate" for x in self.layers):
+        if self.session.step == self.first_step and all(x.kind == "candidate" for x in self.layers):
             self.session.note("", NOTHING_FOUND, aloud=True)
         elif self._sees:
             self._unseen.after_step(self._observers)
@@ -238,7 +240,7 @@ class Stepping:
 
     def _observe(self, step: int) -> bool:
         """Ask the sampler whether what comes next is observed, and how closely."""
-        self.session.active = self._sampler.observe(step)
+        self.session.active = self._sampler.observe(step - self.first_step)
         self.session.detailed = self._sampler.detailed()
         return self.session.active
 

@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from .layers import Layer
 from .observing import Observer
 from .recorder import Recorder
 from .sampling import Sampler
+from .scalars import record_scalars
 from .stepping import Stepping
 
 
@@ -52,6 +54,7 @@ class Watch:
         folder: Path,
         track_weights: int,
         optimizers: Sequence[Optimizer] = (),
+        first_step: int = 0,
     ) -> None:
         self.run = run
         self.dir = folder
@@ -66,7 +69,8 @@ class Watch:
             run=run,
             track_weights=track_weights,
             optimizers=optimizers,
-            after_step=self._raise_if_asked,
+            first_step=first_step,
+            after_step=dispatcher.act,
         )
         self._session = self._stepping.session
         self._closed = False
@@ -76,7 +80,7 @@ class Watch:
 
     @property
     def step(self) -> int:
-        """Number of the current step, from 0."""
+        """Number of the current step, from 0 or `attach(first_step=…)`."""
         return self._session.step
 
     @property
@@ -89,7 +93,12 @@ class Watch:
         """Whether an alert fired whose rule asks for training to stop."""
         return self._dispatcher.should_stop
 
-    def log(self, **scalars: float | Tensor) -> None:
+    @property
+    def may_stop(self) -> bool:
+        """Whether there is a rule that asks for training to stop when it fires."""
+        return self._dispatcher.may_stop
+
+    def log(self, /, **scalars: float | Tensor) -> None:
         """Store scalars of the current step: `watch.log(loss=loss, accuracy=0.9)`.
 
         Called after `optimizer.step()` they belong to the step that just ended. Rules look at
@@ -97,24 +106,19 @@ class Watch:
         student, as a fraction.
 
         Args:
-            scalars: Numbers, or tensors with one element.
+            scalars: Numbers, or tensors with one element; for those of a GPU nobody waits.
         """
         if self._recorder.muted:
             return
-        self._raise_if_asked()
+        self._dispatcher.act()
         if self._closed:
             late = RuntimeError(f"log() was called after run {self.run!r} was closed")
             self._session.fault("", late)
             return
-        step = self.step if self._stepping.fresh or self.step == 0 else self.step - 1
+        within = self._stepping.fresh or self.step == self._stepping.first_step
+        step = self.step if within else self.step - 1
         phase = "train" if torch.is_grad_enabled() else "eval"
-        for name, value in scalars.items():
-            try:
-                number = float(value.detach() if isinstance(value, Tensor) else value)
-            except (TypeError, ValueError, RuntimeError) as error:
-                self._session.fault(name, error)
-                continue
-            self._recorder.record("scalars", phase=phase, step=step, name=name, value=number)
+        record_scalars(scalars, self._recorder, self._session, phase=phase, step=step)
 
     def detach(self) -> None:
         """Take every hook off the model; what was observed stays, `log` still works."""
@@ -163,6 +167,11 @@ class Watch:
         """Whether `model` is the one that is watched."""
         return self._model() is model and self._stepping.running
 
+    def overlaps(self, model: nn.Module) -> bool:
+        """Whether `model` is watched, or a part of it, or a wrapper around it."""
+        watched = self._model() if self._stepping.running else None
+        return watched is not None and (watched in model.modules() or model in watched.modules())
+
     def start(self, every: int | str) -> None:
         """Put the hooks on and start writing. Called once, by `attach()`."""
         model = self._model()
@@ -175,9 +184,9 @@ class Watch:
             script=without_addresses(" ".join(sys.argv))[:1000],
             every=str(every),
             torch_version=str(torch.__version__),
-            spikewatch_version=_version(),
+            spikewatch_version=version("spikewatch"),
         )
-        self._recorder.event("attached", f"{len(self.layers)} layers", step=0)
+        self._recorder.event("attached", f"{len(self.layers)} layers", step=self.step)
         self._stepping.start(model)
         weakref.finalize(model, self._model_is_gone).atexit = False
         process.remember(self)
@@ -233,15 +242,6 @@ class Watch:
         self._recorder.on_end = partial(process.forget, self)  # or the process may end too early
         self._recorder.close(timeout_s=0)
 
-    def _raise_if_asked(self) -> None:
-        self._dispatcher.act()
-
     def observe_tap(self, name: str, tensor: Tensor) -> None:
         """Watch a tensor that the user taps; see `spikewatch.tap`."""
         self._stepping.observe_tap(name, tensor)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("spikewatch")

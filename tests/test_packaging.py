@@ -74,7 +74,8 @@ def modules_after(code):
 
 
 SCREEN = {"streamlit", "plotly", "watchdog"}
-LIBRARIES = {"snntorch", "spikingjelly", "norse", "sinabs", "brevitas"}
+TRAINERS = {"lightning", "pytorch_lightning", "transformers", "ignite", "accelerate"}
+LIBRARIES = {"snntorch", "spikingjelly", "norse", "sinabs", "brevitas"} | TRAINERS
 
 
 def test_importing_spikewatch_brings_no_heavy_package():

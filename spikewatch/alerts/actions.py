@@ -45,6 +45,7 @@ class Dispatcher:
 
     Attributes:
         should_stop: Whether an alert fired whose rule has the action `stop`.
+        may_stop: Whether there is such a rule.
         on_trouble: Called with words on a channel that fails, to be stored.
     """
 
@@ -60,6 +61,7 @@ class Dispatcher:
         self.should_stop = False
         self.on_trouble: Callable[[str], None] = lambda _: None
         self._actions = {rule.name: rule.actions for rule in rules}
+        self.may_stop = any("stop" in actions for actions in self._actions.values())
         self._callback: Callback | None = None
         if on_alert is not None:
             call = partial(self._call, "on_alert", on_alert)

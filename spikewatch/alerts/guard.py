@@ -42,15 +42,31 @@ class StepGuard:
         self._checkpoint = checkpoint
         self._keys = {"run": run, "rank": rank}
         self._is_ill = False
-        self._handle = register_optimizer_step_pre_hook(self._look)
+        self._handle = register_optimizer_step_pre_hook(self._before_step)
 
     def close(self) -> None:
         """Look no more."""
         self._handle.remove()
 
-    def _look(self, optimizer: Optimizer, *_: object) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        """Look now or, where `step(closure)` makes the gradients first, when it has made them."""
         if torch.compiler.is_compiling():
-            return
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            self._look(optimizer)
+            return None
+
+        def look_after_closure() -> Any:
+            loss = closure()
+            self._look(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": look_after_closure}
+        return (args[0], look_after_closure, *args[2:]), kwargs
+
+    def _look(self, optimizer: Optimizer) -> None:
         try:
             ill = self._first_nonfinite(optimizer)
         except Exception as error:  # noqa: BLE001 - contract 1

@@ -61,3 +61,27 @@ def test_attach_calls_it_and_detach_takes_it_off(tmp_path):
             watch.log(**result)
     assert [alert["rule"] for alert in saved] == ["non-finite-gradient"]
     assert saved[0]["step"] == 0
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_gradients_that_a_closure_makes_are_looked_at_before_they_are_applied(net, by_name):
+    saved = []
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    guard = StepGuard(
+        net,
+        step=lambda: 0,
+        checkpoint=lambda _: saved.append(all(p.isfinite().all() for p in net.parameters())),
+        run="r",
+        rank=0,
+    )
+
+    def closure():
+        loss = net(torch.ones(2, 4)).sum() * math.nan
+        loss.backward()
+        return loss
+
+    loss = optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+    guard.close()
+    assert saved == [True]
+    assert loss.isnan()
+    assert not all(p.isfinite().all() for p in net.parameters())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import spikewatch
+from spikewatch.alerts.rule import Rule
 from spikewatch.errors import AttachError, StoreError
 
 from .conftest import make_net, train
@@ -123,6 +124,42 @@ def test_attaching_twice_is_refused(net, tmp_path):
         pytest.raises(AttachError, match="'first'"),
     ):
         spikewatch.attach(net, dir=tmp_path, quiet=True)
+
+
+def test_the_watch_of_a_model_is_found_from_a_part_of_it_and_from_a_wrapper(net, tmp_path):
+    wrapper = torch.nn.Sequential(net)
+    assert spikewatch.watch_of(net) is None
+    with spikewatch.attach(net, dir=tmp_path, quiet=True) as watch:
+        for model in (net, wrapper, net.fc1):
+            assert spikewatch.watch_of(model) is watch
+        assert spikewatch.watch_of(make_net()) is None
+    assert spikewatch.watch_of(net) is None
+
+
+def test_a_training_that_goes_on_counts_its_steps_on(net, tmp_path):
+    with spikewatch.attach(net, dir=tmp_path, every=2, first_step=501, quiet=True) as watch:
+        watch.log(before=1.0)
+        train(net, n_steps=3, watch=watch)
+        assert watch.step == 504
+    got = rows(tmp_path, "SELECT DISTINCT step FROM spikes ORDER BY step")
+    assert got["step"].to_list() == [501, 503]
+    got = rows(tmp_path, "SELECT step, name FROM scalars ORDER BY ALL")
+    assert got.rows() == [(501, "before"), (501, "loss"), (502, "loss"), (503, "loss")]
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, True, None])
+def test_a_first_step_that_is_none_is_refused(net, tmp_path, step):
+    with pytest.raises(AttachError, match="`first_step` was"):
+        spikewatch.attach(net, dir=tmp_path, first_step=step)
+
+
+@pytest.mark.parametrize(("actions", "may"), [(("log",), False), (("log", "stop"), True)])
+def test_it_is_known_beforehand_whether_a_rule_can_stop_the_training(net, tmp_path, actions, may):
+    rule = Rule(name="r", expr="mfr > 2", actions=actions)
+    with spikewatch.attach(net, dir=tmp_path, quiet=True, rules=[rule]) as watch:
+        assert watch.may_stop is may
+    with spikewatch.attach(net, dir=tmp_path, quiet=True) as watch:
+        assert not watch.may_stop
 
 
 def test_something_else_than_a_model_is_refused(tmp_path):
