@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikewatch.layers import Layer, named_modules, own_type
