@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from spikewatch.zoo import LIF, DigitsNet, TernarySpike, TTQLinear
+from spikewatch.zoo import LIF, DigitsNet, TernaryLinear, TernarySpike, TTQLinear
 from spikewatch.zoo.digits import N_CLASSES, N_PIXELS
 from spikewatch.zoo.goose import Goose, accuracy as goose_accuracy
 from spikewatch.zoo.models import MODELS, Model
@@ -22,6 +22,8 @@ from spikewatch.zoo.spike_gpt import SpikeGPT
 from spikewatch.zoo.ternary_digits import TernaryDigitsNet
 from spikewatch.zoo.text import letter_accuracy, letter_loss, load_text
 from spikewatch.zoo.training import LEARNING_RATE, Training
+
+from .distilled import distilled
 
 
 N_STEPS = 8
@@ -218,6 +220,8 @@ BEDS: dict[str, Model] = {
     "tervit": MODELS["tervit"],
     "lsq": MODELS["lsq"],
     "progressive": MODELS["progressive"],
+    "distilled": Model(lambda: DeepNet(2, 96), distilled),
+    "distilled-twn": Model(lambda: TernaryDigitsNet(TernaryLinear), distilled),
     "snntorch": Model(_snntorch_mlp, _adam()),
     "snntorch-conv": Model(_snntorch_conv, _adam()),
     "spikingjelly-conv": Model(_spikingjelly_conv, _adam()),

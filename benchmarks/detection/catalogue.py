@@ -14,6 +14,7 @@ from .gradients import GRADIENTS
 from .illness import Illness
 from .numbers import NUMBERS
 from .spiking import SPIKING
+from .teachers import TEACHERS
 from .weights import WEIGHTS
 
 
@@ -29,6 +30,7 @@ ILLNESSES: tuple[Illness, ...] = (
     *WEIGHTS,
     *ESTIMATORS,
     *NUMBERS,
+    *TEACHERS,
 )
 # A handful that is over in seconds.
 SHORT = (

@@ -108,7 +108,9 @@ def _train(
     if illness is not None and illness.onset == 0:
         illness.strike(training)
     results = training.fit(train_set, test_set, seed=seed, n_steps=n_steps)
-    with spikewatch.attach(training.net, run=_RUN, dir=folder, every=every, quiet=True) as watch:
+    watched = {"run": _RUN, "dir": folder, "every": every, "quiet": True}
+    teacher = getattr(training, "teacher", None)
+    with spikewatch.attach(training.net, teacher=teacher, **watched) as watch:
         for n_done, result in enumerate(results, start=1):
             watch.log(**result)
             if illness is not None and n_done == illness.onset:

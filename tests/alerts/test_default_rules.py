@@ -214,35 +214,6 @@ def roots(*frames):
     return set(last.filter(pl.col("root_rule").is_null()).select("rule", "layer").rows())
 
 
-def told(rows, *, layers):
-    """Alerts that are told, of layers in their order from the input on."""
-    engine = Engine(load_rules(), run="r", rank=0)
-    engine.place((layer, depth, "ternary") for depth, layer in enumerate(layers))
-    out = engine.feed(rows).filter(pl.col("root_rule").is_null(), state="firing")
-    return out.select("rule", "layer").rows()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "restless-weights",
-        "ternary-collapse",
-        "latent-weights-drift",
-        "nearly-binary",
-        "dead-neurons",
-        "surrogate-too-narrow",
-        "learns-nothing",
-        "amplitude-too-large",
-    ],
-)
-def test_what_makes_all_layers_ill_alike_is_one_alert(wide, name):
-    of, counters = SICK[name]
-    rows = wide(range(60), **{of: counters}).filter(layer=of)
-    layers = [f"block{i}" for i in range(12)]
-    all_rows = pl.concat([rows.with_columns(layer=pl.lit(layer)) for layer in layers])
-    assert told(all_rows, layers=layers) == [(name, "block0")]
-
-
 def test_neurons_are_silenced_by_a_nan_that_is_read_later_than_its_consequence(wide):
     dead = {"n_dead": 50, "n_carrying": 0}
     ill = {"n_sg_nonfinite": 8, "n_nonfinite_grad": 1}
