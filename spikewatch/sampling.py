@@ -16,6 +16,9 @@ BURST_S = 0.2
 EVALUATIONS_FRAC = 0.25
 # Once half of that is gone, the next observed step is at least this part of a run's length away.
 _THIN_OUT = 4
+# In steps that are not observed our hooks still take some microseconds, which is much of the budget
+# of a training that takes a few milliseconds a step. They get this part of it at most.
+_BETWEEN_FRAC = 0.5
 # Rates first: the first observed steps have all readings, later ones the dear ones now and then.
 # Those cost as much as all the others together.
 _ALL_DETAILED = 8
@@ -37,6 +40,9 @@ class Sampler(Protocol):
 
     def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Take note that observing cost so much time, and how much of that evaluations did."""
+
+    def spent_between(self, seconds: float) -> None:
+        """Take note that a step that is not observed cost so much time."""
 
 
 class _Detail:
@@ -72,6 +78,9 @@ class Fixed(_Detail):
     def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Cost does not matter here."""
 
+    def spent_between(self, seconds: float) -> None:
+        """Nor here."""
+
 
 class Budget(_Detail):
     """A token bucket: time passes credit in, observing takes credit out.
@@ -95,7 +104,7 @@ class Budget(_Detail):
         self.burst_s = burst_s
         self._clock = clock
         self._credit_s = self._earned_s = burst_s
-        self._evaluations_s = 0.0
+        self._evaluations_s = self._between_s = 0.0
         self._last_s = clock()
         self._due = 0
 
@@ -118,10 +127,16 @@ class Budget(_Detail):
         self._credit_s -= seconds
         self._evaluations_s += on_evaluations
 
+    def spent_between(self, seconds: float) -> None:
+        """Have what is earned pay for that first."""
+        self._between_s += seconds
+
     def _earn(self) -> bool:
         """Put in what the time has earned; whether half of the bucket is full."""
         now = self._clock()
         earned = self.frac * (now - self._last_s)
+        earned -= min(self._between_s, _BETWEEN_FRAC * earned)
+        self._between_s = 0.0
         self._credit_s = min(self.burst_s, self._credit_s + earned)
         self._earned_s += earned
         self._last_s = now

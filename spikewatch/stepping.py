@@ -25,6 +25,10 @@ from .steps import StepClock
 from .unseen import NOTHING_FOUND, Unseen
 
 
+# What torch takes to call the root's hook and the optimizer's, of which these do not know.
+_HOOKS_S = 5e-6
+
+
 class Stepping:
     """The observers of one model, listened to on the steps that the sampler chooses."""
 
@@ -140,37 +144,43 @@ class Stepping:
     # ---------------------------------------------------------------- forward passes
 
     def _before_root(self, module: nn.Module, *_: Any) -> None:
-        clock, session = self._clock, self.session
-        if clock is None:
+        if self._clock is None:
             return
+        began, session, step = time.perf_counter(), self.session, self.session.step
         try:
-            training = module.training and torch.is_grad_enabled()
-            is_replica = "_is_replica" in vars(module)
-            if training and self._in_step and not is_replica and clock.goes_on():
-                session.root_phase = "train"
-                session.n_forwards += 1
-                return
-            if is_replica:
-                self._before_replica("train" if training else "eval")
-                return
-            step_ended = clock.before_forward(training=training)
-            session.root_phase = "train" if training else "eval"
-            session.n_forwards += 1
-            self._root_is_called = True
-            self._in_step = training
-            if training:
-                # What an evaluation counted is flushed when the step ends: one row for each step.
-                session.active = self._train_active
-                self._count_evaluations()
-            elif not step_ended:
-                # Evaluation is sampled by its own forward passes.
-                session.active = self._sampler.observe_evaluation(self._n_evals)
-                session.detailed = self._sampler.detailed()
-                self._n_evals += 1
-            self._listen(session.active)
-            clock.see_forward()
+            self._begin_forward(self._clock, module)
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
+        if session.step == step:  # else a step has ended in there, and has counted that
+            session.spent_s += time.perf_counter() - began
+
+    def _begin_forward(self, clock: StepClock, module: nn.Module) -> None:
+        session = self.session
+        training = module.training and torch.is_grad_enabled()
+        is_replica = "_is_replica" in vars(module)
+        if training and self._in_step and not is_replica and clock.goes_on():
+            session.root_phase = "train"
+            session.n_forwards += 1
+            return
+        if is_replica:
+            self._before_replica("train" if training else "eval")
+            return
+        step_ended = clock.before_forward(training=training)
+        session.root_phase = "train" if training else "eval"
+        session.n_forwards += 1
+        self._root_is_called = True
+        self._in_step = training
+        if training:
+            # What an evaluation counted is flushed when the step ends: one row for each step.
+            session.active = self._train_active
+            self._count_evaluations()
+        elif not step_ended:
+            # Evaluation is sampled by its own forward passes.
+            session.active = self._sampler.observe_evaluation(self._n_evals)
+            session.detailed = self._sampler.detailed()
+            self._n_evals += 1
+        self._listen(session.active)
+        clock.see_forward()
 
     def _count_evaluations(self) -> None:
         """What was spent between two steps was spent on evaluations, if there were any."""
@@ -204,6 +214,7 @@ class Stepping:
         self._in_step = False
         try:
             began = time.perf_counter()
+            observed = self._train_active or session.eval_pending
             if self._train_active:
                 self._flush("train")
                 self._tell_what_is_unseen()
@@ -213,13 +224,19 @@ class Stepping:
                 self._flush("eval")
                 self._evals_s += time.perf_counter() - evaluated
             session.step += 1
-            own_s = session.spent_s + time.perf_counter() - began
-            own_s += self._recorder.take_cpu_s()
-            self._sampler.spent(own_s, on_evaluations=self._evals_s)
-            session.spent_s = self._evals_s = 0.0
+            judged = time.perf_counter()
+            own_s = session.spent_s + judged - began + _HOOKS_S
+            writer_s = self._recorder.take_cpu_s()
+            if observed:
+                self._sampler.spent(own_s + writer_s, on_evaluations=self._evals_s)
+            else:
+                self._sampler.spent(writer_s)
+                self._sampler.spent_between(own_s)
+            self._evals_s = 0.0
             self._train_active = self._observe(session.step)
             if not self._root_is_called:
                 self._listen(True)
+            session.spent_s = time.perf_counter() - judged
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
         self._after_step()

@@ -37,6 +37,22 @@ def test_the_budget_holds_whatever_a_step_and_an_observation_cost(step_s, cost_s
     assert n_observed >= 1
 
 
+@pytest.mark.parametrize(("between_s", "left_frac"), [(0.0, 1.0), (10e-6, 0.75), (1e-3, 0.5)])
+def test_hooks_between_observed_steps_are_paid_for_first_but_leave_half(between_s, left_frac):
+    now, step_s, cost_s, n_observed, n_steps = 0.0, 4e-3, 4e-3, 0, 60_000
+    budget = Budget(0.01, burst_s=0.2, clock=lambda: now)
+    for step in range(n_steps):
+        if budget.observe(step):
+            n_observed += 1
+            budget.spent(cost_s)
+            now += cost_s
+        else:
+            budget.spent_between(between_s)
+            now += between_s
+        now += step_s
+    assert (n_observed * cost_s - 0.2) / now == pytest.approx(0.01 * left_frac, rel=0.1)
+
+
 def observed_steps(n_steps, *, step_s, cost_s):
     now = 0.0
     budget = Budget(0.01, burst_s=0.2, clock=lambda: now)
