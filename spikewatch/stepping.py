@@ -144,11 +144,18 @@ class Stepping:
     # ---------------------------------------------------------------- forward passes
 
     def _before_root(self, module: nn.Module, *_: Any) -> None:
-        if self._clock is None:
+        clock, session = self._clock, self.session
+        if clock is None:
             return
-        began, session, step = time.perf_counter(), self.session, self.session.step
+        # In short: a model may be called for each time step, and in steps that are not observed.
+        in_step = self._in_step and module.training and torch.is_grad_enabled()
+        if in_step and "_is_replica" not in vars(module) and clock.goes_on():
+            session.root_phase = "train"
+            session.n_forwards += 1
+            return
+        began, step = time.perf_counter(), session.step
         try:
-            self._begin_forward(self._clock, module)
+            self._begin_forward(clock, module)
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
         if session.step == step:  # else a step has ended in there, and has counted that
@@ -157,12 +164,7 @@ class Stepping:
     def _begin_forward(self, clock: StepClock, module: nn.Module) -> None:
         session = self.session
         training = module.training and torch.is_grad_enabled()
-        is_replica = "_is_replica" in vars(module)
-        if training and self._in_step and not is_replica and clock.goes_on():
-            session.root_phase = "train"
-            session.n_forwards += 1
-            return
-        if is_replica:
+        if "_is_replica" in vars(module):
             self._before_replica("train" if training else "eval")
             return
         step_ended = clock.before_forward(training=training)

@@ -12,7 +12,7 @@ from .illness import Illness
 
 
 def _narrow_student(training: Training) -> None:
-    training.net = DeepNet(2, 12)
+    training.net = DeepNet(2, 8)
     training.optimizer = adam(training.net)
 
 
@@ -43,7 +43,7 @@ def _schedule_without_end(training: Any) -> None:
 TEACHERS = (
     Illness(
         name="student-too-narrow",
-        story="a student with 12 neurons a layer, too few for what its teacher knows",
+        story="a student with 8 neurons a layer, too few for what its teacher knows",
         rule="accuracy-gap",
         also=("wide-accuracy-gap",),
         bed="distilled",
