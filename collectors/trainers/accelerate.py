@@ -1,12 +1,12 @@
 """Accelerate: `with attach(accelerator, model, run="first") as training:` around the loop."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 
-from .watching import Watching, not_installed
+from .watching import Block, Watching, not_installed
 
 
 try:
@@ -46,7 +46,7 @@ def attach(accelerator: Accelerator, model: nn.Module, **options: Any) -> "Train
     return Training(accelerator, model, options)
 
 
-class Training(GeneralTracker):
+class Training(Block, GeneralTracker):
     """A watched training of an `Accelerator`, and the tracker by which it hears `accelerator.log`.
 
     Attributes:
@@ -99,15 +99,12 @@ class Training(GeneralTracker):
         """For `accelerator.end_training`."""
         self._watching.end()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watching.end(error)
+        super().__exit__(kind, error, trace)
         if self in self._accelerator.trackers:
             self._accelerator.trackers.remove(self)

@@ -1,12 +1,11 @@
 """Hugging Face: `Trainer(model, args, callbacks=[SpikewatchCallback(run="first")])`."""
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 
-from .watching import ASK_EVERY, Watching, not_installed
+from .watching import ASK_EVERY, Block, Watching, not_installed
 
 
 try:
@@ -15,7 +14,7 @@ except ModuleNotFoundError as error:
     raise not_installed("transformers", "'transformers[torch]'", error) from None
 
 
-class SpikewatchCallback(TrainerCallback):
+class SpikewatchCallback(Block, TrainerCallback):
     """Watches the model while `Trainer.train` runs.
 
     What the trainer logs is stored: of evaluations (names with `eval_`) in phase `eval`. Its `loss`
@@ -90,17 +89,6 @@ class SpikewatchCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._watching.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._watching.end(error)
 
 
 def any_rank(is_to_stop: bool) -> bool:

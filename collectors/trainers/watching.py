@@ -8,7 +8,8 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +134,23 @@ class Watching:
         if n_ranks == 1 or not self._n_begun:
             return {}
         return {"run": f"{self._first_run}-{self._n_begun + 1}"}
+
+
+class Block:
+    """A training as a context: it ends with the block, or with the exception that ends that."""
+
+    _watching: Watching
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watching.end(error)
 
 
 class _Untold(Exception):  # noqa: N818 - stands in a record, and is never raised

@@ -74,6 +74,17 @@ def test_many_spikes_in_bfloat16_are_counted_exactly():
     assert count(ones)["sum_abs_spike"] == 90_001
 
 
+def test_a_large_layer_is_counted_exactly_under_autocast_and_in_lower_matmul_precision():
+    spikes = (torch.rand(2000, 64, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert count(spikes)["n_spikes"] == int(spikes.long().sum())
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_nobody_is_called_dead_before_there_is_evidence():
     counts = Counting()
     silent = torch.zeros(DEAD_EVIDENCE_OBS - 1, 4)

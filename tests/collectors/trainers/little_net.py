@@ -1,5 +1,7 @@
 """One small spiking network, digits, and rules: what all trainers train."""
 
+from abc import ABC, abstractmethod
+
 import snntorch
 import torch
 from sklearn.datasets import load_digits
@@ -51,7 +53,7 @@ def optimizer_of(net):
     return torch.optim.Adam(net.parameters(), 1e-2)
 
 
-class Training:
+class Training(ABC):
     """What a test wants of any trainer.
 
     Args:
@@ -84,6 +86,6 @@ class Training:
             self.losses.append(loss.item())
         return loss
 
+    @abstractmethod
     def fit(self, n_steps):
         """Train for so many steps, or until somebody stops it."""
-        raise NotImplementedError
