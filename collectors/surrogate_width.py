@@ -5,12 +5,13 @@ it saved. So it is right for every library, and for a steepness that is learned 
 knowing what its parameters are called: α, k, slope, width, temperature.
 """
 
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spikewatch.observing import Counts, OnHost
@@ -71,61 +72,60 @@ def _grid() -> list[float]:
 
 
 @cache
-def _grid_of() -> list[float]:
-    return _grid()
+def _grid_of() -> np.ndarray:
+    return np.array(_grid())
 
 
 @cache
 def _points(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(_grid_of(), dtype=dtype, device=device)
+    return torch.tensor(_grid(), dtype=dtype, device=device)
 
 
 def _fold(slope: list[float]) -> Mapping[str, float | None]:
     return {_NAME: full_width(_grid_of(), slope)}
 
 
-def full_width(at: list[float], slope: list[float]) -> float | None:
+def full_width(at: ArrayLike, slope: ArrayLike) -> float | None:
     """Full width at half maximum of a peak, with straight lines between the points.
 
     Of a surrogate with two peaks, as those of ternary spikes have, it is the width of one: twice
     its outer half.
 
     Args:
-        at: Increasing points, symmetric about 0.
+        at: Increasing points, symmetric about 0; shape (2k + 1,).
         slope: σ′ at them.
 
     Returns:
         None where σ′ has no peak, or does not fall to its half on both sides.
     """
+    at, slope = np.asarray(at, dtype=float), np.asarray(slope, dtype=float)
     # Far out some formulas overflow, ∞/∞.
     middle = len(at) // 2
-    reach = next((i for i in range(middle + 1) if _bad(slope, middle, i)), middle + 1) - 1
-    at, slope = at[middle - reach : middle + reach + 1], slope[middle - reach : middle + reach + 1]
-    top, middle = max(slope, default=0.0), reach
-    if reach < 0 or top <= 0:
+    finite = np.isfinite(slope)
+    bad = np.flatnonzero(~(finite[middle:] & finite[middle::-1]))
+    reach = (int(bad[0]) if len(bad) else middle + 1) - 1
+    if reach < 0:
         return None
-    right = max(i for i, y in enumerate(slope) if y >= top * (1 - 1e-6))
-    two_peaks = slope[middle] < top * (1 - 1e-3) and right != middle
+    inside = slice(middle - reach, middle + reach + 1)
+    at, slope = at[inside], slope[inside]
+    top = float(slope.max())
+    if top <= 0:
+        return None
+    right = int(np.flatnonzero(slope >= top * (1 - 1e-6))[-1])
+    two_peaks = slope[reach] < top * (1 - 1e-3) and right != reach
     two_peaks &= slope[len(at) - 1 - right] >= top * (1 - 1e-3)
-    outer = _half(at, slope, right, +1, top / 2)
+    outer = _falls_to(top / 2, at[right:], slope[right:])
     if two_peaks and outer is not None:
-        return 2 * (outer - at[right])
-    inner = _half(at, slope, right, -1, top / 2)
+        return 2 * (outer - float(at[right]))
+    inner = _falls_to(top / 2, at[right::-1], slope[right::-1])
     return None if outer is None or inner is None else outer - inner
 
 
-def _bad(slope: list[float], middle: int, i: int) -> bool:
-    return not (math.isfinite(slope[middle - i]) and math.isfinite(slope[middle + i]))
-
-
-def _half(
-    at: list[float], slope: list[float], start: int, direction: int, height: float
-) -> float | None:
-    """Where σ′ falls below `height`, going from `start`."""
-    i = start
-    while 0 <= i + direction < len(at):
-        y, following = slope[i], slope[i + direction]
-        if following < height:
-            return at[i] + (at[i + direction] - at[i]) * (y - height) / (y - following)
-        i += direction
-    return None
+def _falls_to(height: float, at: np.ndarray, slope: np.ndarray) -> float | None:
+    """Where σ′, which begins above `height`, first falls below it."""
+    below = np.flatnonzero(slope < height)
+    if not len(below):
+        return None
+    i = int(below[0])
+    (x, after), (y, following) = at[i - 1 : i + 1].tolist(), slope[i - 1 : i + 1].tolist()
+    return x + (after - x) * (y - height) / (y - following)

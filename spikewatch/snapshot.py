@@ -4,7 +4,7 @@
 and runs in the writer thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,9 +82,7 @@ class Snapshot:
 
         rows: dict[str, list[Row]] = {}
         for layer, table, counters in self._tables:
-            row: Row = {}
-            for name, value in counters.items():
-                row.update(_named(name, value, get))
+            row = _row(counters, get)
             if any(value is not None for value in row.values()):
                 rows.setdefault(table, []).append(self._keys | {"layer": layer} | row)
         add_deepest(rows.get("gradients", []))
@@ -141,15 +139,21 @@ class Copy:
         return numbers[: self._n_scalars], numbers[self._n_scalars :]
 
 
-def _named(name: Any, value: Any, get: Callable[[Any], Any]) -> Row:
-    if isinstance(name, tuple):
+def _row(counters: Mapping[Any, Any], get: Callable[[Any], Any]) -> Row:
+    """Counters by their own names, with what `get` has of those that come from a device."""
+    row: Row = {}
+    for name, value in counters.items():
         if isinstance(value, tuple):
-            slot, fold = value
-            return dict(fold(get(slot)))
-        return dict(zip(name, get(value), strict=True))
-    number = get(value)
-    is_bitmap = isinstance(value, _Slot) and value.lane[1] == torch.uint8
-    return {name: bytes(number) if is_bitmap else number}
+            readings, fold = value
+            row.update(fold(get(readings)))
+        elif isinstance(name, tuple):
+            row.update(zip(name, get(value), strict=True))
+        elif isinstance(value, _Slot):
+            is_bitmap = value.lane[1] == torch.uint8
+            row[name] = bytes(get(value)) if is_bitmap else get(value)
+        else:
+            row[name] = value
+    return row
 
 
 def take(

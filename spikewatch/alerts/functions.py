@@ -26,12 +26,13 @@ def _std(points: Sequence[Point]) -> float:
 
 def _slope(points: Sequence[Point]) -> float | None:
     """Least squares; None where all figures are of one step."""
+    if len(set(map(_step, points))) == 1:
+        return None
+    if len(set(map(_figure, points))) == 1:
+        return 0.0  # as of a share that stays 0, in most layers that are well
     x_mean, y_mean = math.fsum(map(_step, points)) / len(points), _mean(points)
     dx = [x - x_mean for x, _ in points]
-    spread = math.fsum(map(mul, dx, dx))
-    if spread == 0:
-        return None
-    return math.fsum(map(mul, dx, [y - y_mean for _, y in points])) / spread
+    return math.fsum(map(mul, dx, [y - y_mean for _, y in points])) / math.fsum(map(mul, dx, dx))
 
 
 # Name: what it computes, and what that is.

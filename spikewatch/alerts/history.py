@@ -103,39 +103,45 @@ class History:
     """The memory of all lookbacks, bounded by layers × lookbacks × `MOST`."""
 
     def __init__(self, lookbacks: Iterable[Lookback]) -> None:
-        self._lookbacks = tuple(dict.fromkeys(lookbacks))
-        self._memory: dict[tuple[Lookback, str, str], _Memory] = {}
+        self._memories: dict[Lookback, dict[tuple[str, str], _Memory]] = {x: {} for x in lookbacks}
 
     def extend(self, wide: pl.DataFrame) -> pl.DataFrame:
         """Take rows in order; return them with a column for each lookback."""
-        if not self._lookbacks:
+        if not self._memories:
             return wide
-        phases, layers = wide["phase"].to_list(), wide["layer"].to_list()
+        places = list(zip(wide["phase"].to_list(), wide["layer"].to_list(), strict=True))
         steps = wide["step"].to_list()
         new = []
-        for lookback in self._lookbacks:
+        for lookback, memories in self._memories.items():
+            figures = wide[lookback.column]
             values: list[float | None] = [None] * wide.height
-            for row, y in enumerate(wide[lookback.column].to_list()):
-                if y is not None and math.isfinite(y):
-                    place = (lookback, phases[row], layers[row])
-                    values[row] = self._take(place, (steps[row], float(y)))
+            if figures.null_count() < wide.height:
+                for row, y in enumerate(figures.to_list()):
+                    if y is not None and math.isfinite(y):
+                        values[row] = _take(lookback, memories, places[row], (steps[row], float(y)))
             new.append(pl.Series(lookback.label, values, dtype=pl.Float64))
         return wide.with_columns(new)
 
-    def _take(self, place: tuple[Lookback, str, str], point: Point) -> float | None:
-        lookback = place[0]
-        memory = self._memory.get(place)
-        if memory is None:
-            memory = self._memory[place] = _Memory(deque(maxlen=lookback.n_kept))
-        if memory.full:
-            return memory.frozen
-        if point[0] < lookback.from_step:
-            return None
-        memory.points.append(point)
-        if len(memory.points) < lookback.n_kept:
-            return None
-        value = FUNCTIONS[lookback.function][0](memory.points)
-        if lookback.function == "baseline":
-            memory.frozen, memory.full = value, True
-            memory.points.clear()
-        return value
+
+def _take(
+    lookback: Lookback,
+    memories: dict[tuple[str, str], _Memory],
+    place: tuple[str, str],
+    point: Point,
+) -> float | None:
+    """Take one figure; what the function gives for it."""
+    memory = memories.get(place)
+    if memory is None:
+        memory = memories[place] = _Memory(deque(maxlen=lookback.n_kept))
+    if memory.full:
+        return memory.frozen
+    if point[0] < lookback.from_step:
+        return None
+    memory.points.append(point)
+    if len(memory.points) < lookback.n_kept:
+        return None
+    value = FUNCTIONS[lookback.function][0](memory.points)
+    if lookback.function == "baseline":
+        memory.frozen, memory.full = value, True
+        memory.points.clear()
+    return value

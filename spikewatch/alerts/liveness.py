@@ -133,8 +133,9 @@ class Liveness:
         seen = self._seen.setdefault(moment["phase"], {})
         for layer, presence in seen.items():
             if layer in present:
-                presence.longest = max(presence.longest, presence.missed)
-                presence.missed = 0
+                if presence.missed:
+                    presence.longest = max(presence.longest, presence.missed)
+                    presence.missed = 0
                 continue
             was_gone = presence.is_gone
             presence.missed += 1

@@ -21,6 +21,12 @@ COLUMNS: dict[str, pl.DataType] = (
     | SCALAR_COLUMNS
 )
 _JOIN = [k for k in KEYS if k != "at"]
+_EMPTY = pl.DataFrame(schema=COLUMNS)
+_LISTS = {
+    name: lists
+    for name, table in TABLES.items()
+    if (lists := [c for c, dtype in table.schema.items() if dtype.is_nested()])
+}
 
 
 def widen(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -32,17 +38,19 @@ def widen(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     Returns:
         A frame with exactly `COLUMNS`; what a table does not know of a row is NULL.
     """
-    wide = pl.DataFrame(schema={k: KEYS[k] for k in (*_JOIN, "at")})
-    for name in TABLES:
-        if name in tables:
-            part = tables[name]
-            wide = wide.join(part, on=_JOIN, how="full", coalesce=True, suffix="_right")
-            wide = wide.with_columns(pl.coalesce("at", "at_right")).drop("at_right")
+    # A table has each row once at most, and no two tables have a figure in common. So rows under
+    # one another, of which the first that knows a figure counts, are a full join; and one grouping
+    # takes a sixth of the time of a join for each table.
+    parts = [_without_lists(name, tables[name]) for name in TABLES if name in tables]
+    tall = pl.concat([_EMPTY, *parts], how="diagonal")
+    known = pl.all().first(ignore_nulls=True)
+    wide = tall.group_by(_JOIN, maintain_order=True).agg(known)
     if "scalars" in tables:
         scalars = tables["scalars"].rename({"name": "layer"})
         nonfinite = (~pl.col("value").is_finite()).cast(pl.Int64).alias("n_nonfinite_value")
         wide = pl.concat([wide, scalars.with_columns(nonfinite)], how="diagonal")
-    missing = [pl.lit(None, dtype=d).alias(c) for c, d in COLUMNS.items() if c not in wide.columns]
-    return (
-        wide.with_columns(missing).select(list(COLUMNS)).sort("step", "phase", maintain_order=True)
-    )
+    return wide.sort("step", "phase", maintain_order=True)
+
+
+def _without_lists(name: str, rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.drop(_LISTS[name]) if name in _LISTS else rows

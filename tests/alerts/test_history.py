@@ -59,6 +59,10 @@ def test_slope_is_per_training_step_and_not_per_window():
     assert ask("slope(mfr, 2)", [0, 10], every=5)[-1] == 2.0
 
 
+def test_what_never_changes_has_a_slope_of_exactly_zero():
+    assert ask("slope(mfr, 3)", [0.1] * 4) == [None, None, 0.0, 0.0]
+
+
 def test_a_baseline_begins_after_the_warm_up():
     assert ask("baseline(mfr, 2)", [9, 9, 1, 3, 7], after_step=2) == [None, None, None, 2.0, 2.0]
 
@@ -91,7 +95,8 @@ def test_memory_is_bounded_by_the_window():
     history = History(lookbacks)
     for _ in range(50):
         history.extend(rows([0.1] * 10))
-    assert max(len(memory.points) for memory in history._memory.values()) <= 4
+    of_layers = [memory for some in history._memories.values() for memory in some.values()]
+    assert max(len(memory.points) for memory in of_layers) <= 4
 
 
 @pytest.mark.parametrize(

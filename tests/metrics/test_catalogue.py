@@ -213,7 +213,8 @@ def test_the_wide_frame_joins_what_the_tables_know_of_a_layer():
             "scalars": scalars,
         }
     )
-    assert dict(wide.schema) == COLUMNS
+    assert list(wide.schema.items()) == list(COLUMNS.items())
+    assert wide["layer"].to_list() == ["a", "b", "loss"]
     by_layer = {r["layer"]: r for r in wide.iter_rows(named=True)}
     assert (by_layer["a"]["mfr"], by_layer["a"]["sg_mean"]) == (0.5, 0.5)
     assert by_layer["b"]["weight_zero_frac"] == 0.25
