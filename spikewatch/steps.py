@@ -44,6 +44,7 @@ class StepClock:
         self._ended = ended
         self._blind = blind
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
+        self._only: Callable[[], Optimizer | None] = lambda: None  # that one, if it is always one
         self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._others = weakref.WeakSet(others)
         self._others_stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # in this step
@@ -74,9 +75,18 @@ class StepClock:
 
         A quick answer, where there is one; else False, and `before_forward` is to be asked.
         """
+        return self.fresh and self._is_as_usual()
+
+    def begins(self) -> bool:
+        """Whether it is the first of a step, and ends none: as quick, and `see_forward` is done."""
+        if self.fresh or not self._is_as_usual():
+            return False
+        self.fresh = True
+        return True
+
+    def _is_as_usual(self) -> bool:
         n_forwards = self._forwards_of_step + 1
-        usual = self.fresh and self._optimizer_tells and not self._awaits_others
-        if not usual or n_forwards > self._most_forwards:
+        if not self._optimizer_tells or self._awaits_others or n_forwards > self._most_forwards:
             return False
         self._forwards_of_step = n_forwards
         return True
@@ -108,11 +118,16 @@ class StepClock:
 
     def _end(self) -> None:
         self.fresh = self._awaits_others = False
-        self._others_stepped.clear()
+        if self._others_stepped:
+            self._others_stepped.clear()
         self._ended()
 
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         if torch.compiler.is_compiling():
+            return
+        if self.fresh and self._only() is optimizer:  # in short: a step like the one before
+            self._count_forwards()
+            self._end()
             return
         if optimizer in self._others:
             self._others_stepped.add(optimizer)
@@ -121,10 +136,12 @@ class StepClock:
         if not self._owns(optimizer):
             return
         self._optimizer_seen = self._optimizer_tells = True
-        self._most_forwards = max(self._most_forwards, self._forwards_of_step)
-        self._forwards_of_step = 0
+        self._count_forwards()
+        self._only = lambda: None
         if self.fresh:
             self._stepped.clear()
+            if not self._others:
+                self._only = weakref.ref(optimizer)
             if self._others_have_stepped:
                 self._end()
             else:
@@ -135,6 +152,10 @@ class StepClock:
             self._ended()
         # Another optimizer of the same model (a GAN, scales apart) ends no second step.
         self._stepped.add(optimizer)
+
+    def _count_forwards(self) -> None:
+        self._most_forwards = max(self._most_forwards, self._forwards_of_step)
+        self._forwards_of_step = 0
 
     @property
     def _others_have_stepped(self) -> bool:

@@ -135,13 +135,14 @@ def times_cheaper(ours: float, theirs: float) -> float:
 def _no_dearer(table: _Table, training: str) -> list[_Check]:
     """A monitor that only keeps references computes nothing: no reading of every step is as cheap.
 
-    So both are taken as they are used: theirs always on, ours at the defaults.
+    So both are taken as they are used: theirs always on, ours at the defaults. No watcher makes a
+    training faster: what theirs is below 1 is chance.
     """
     ours, theirs = table.costs(training, DEFAULTS), table.costs(training, KEEPING_RIVAL)
     noise = table.noise(training)
     if ours is None or theirs is None or noise is None:
         return []
-    limit = theirs.wall_ratio + noise
+    limit = max(1.0, theirs.wall_ratio) + noise
     text = f"{ours.wall_ratio:.3f} against {theirs.wall_ratio:.3f}, noise {noise:.3f}"
     return [_Check(training, ours.wall_ratio, limit, text)]
 

@@ -227,7 +227,10 @@ def _from_table(table: Mapping[str, Any], number: int, shipped: Iterable[str]) -
     who = f"rule {shown(name)}"
     for key in ("name", "expr"):
         if key not in table:
-            hint = "A rule needs at least `name` and `expr`."
+            hint = (
+                "A rule needs at least `name` and `expr`; what is to change some keys of a shipped "
+                "one begins with [[change]] and has its `name`."
+            )
             if name in shipped:
                 hint = f"To change some keys of the shipped {name!r}, begin with [[change]]."
             raise RuleError(f"{who}: it has no `{key}`. {hint}")

@@ -117,11 +117,13 @@ class Table:
         Returns:
             A frame with exactly `schema`. A metric without evidence is NULL, never 0 or NaN.
         """
-        return self._complete(counts).with_columns(self._formulas)
+        # In two steps, since Polars computes what `fill_nan` is called on twice.
+        figures = self._complete(counts).with_columns(m.expr for m in self.metrics)
+        return figures.with_columns(self._known)
 
     @cached_property
-    def _formulas(self) -> list[pl.Expr]:
-        return [m.expr.cast(pl.Float64).fill_nan(None) for m in self.metrics]
+    def _known(self) -> list[pl.Expr]:
+        return [pl.col(m.name).cast(pl.Float64).fill_nan(None) for m in self.metrics]
 
     def merge(self, rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
         """Merge rows (windows, ranks) into one per group, and compute the metrics anew.

@@ -104,6 +104,11 @@ def test_muted_and_changed_is_a_mistake(write):
         load_ruleset(write('mute = ["low-*"]\n[[change]]\nname = "low-rate"\nfor = 2\n'))
 
 
+def test_a_rule_without_a_name_may_have_been_meant_to_change_a_shipped_one(write):
+    with pytest.raises(RuleError, match=r"no `name`.*begins with \[\[change\]\]"):
+        load_ruleset(write("[[rule]]\nfor = 3\n"))
+
+
 def test_layers_may_be_named_by_kind(write):
     (rule,) = load_ruleset(write('mute = ["*"]\n' + OWN + 'layers = ["kind:ternary"]\n')).rules
     assert rule.looks_at("train", "fc", "ternary")

@@ -80,6 +80,9 @@ def test_the_monitor_that_keeps_everything_is_the_measure_within_the_noise():
     null, theirs = row("conv", "nothing", 1.0, high=1.01), row("conv", "sj-output", 1.05)
     assert state("sj-output", null, theirs, row("conv", "defaults", 1.055)) == MET
     assert state("sj-output", null, theirs, row("conv", "defaults", 1.065)) == MISSED
+    faster_by_chance = row("conv", "sj-output", 0.97)
+    assert state("sj-output", null, faster_by_chance, row("conv", "defaults", 1.005)) == MET
+    assert state("sj-output", null, faster_by_chance, row("conv", "defaults", 1.015)) == MISSED
 
 
 def test_memory_that_grows_is_a_goal_missed():

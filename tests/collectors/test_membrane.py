@@ -214,3 +214,5 @@ def test_the_stability_index_is_that_of_the_textbook():
     row = dict(zip(Z_BINS, now, strict=True)) | dict(zip(REFERENCE_BINS, then, strict=True))
     p, q = (np.array(now) + 0.5) / 104, (np.array(then) + 0.5) / 104
     assert metrics(row)["membrane_psi"].item() == pytest.approx(((p - q) * np.log(p / q)).sum())
+    for missing in (Z_BINS[3], *REFERENCE_BINS):
+        assert metrics(row | {missing: None})["membrane_psi"].item() is None
