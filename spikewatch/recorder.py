@@ -139,6 +139,7 @@ class Recorder:
                 dropped, self._n_dropped = self._n_dropped, 0
             began = time.thread_time()
             now = utc_now()
+            frames: Tables = {}
             try:
                 self.on_wake()
                 if dropped:
@@ -153,7 +154,7 @@ class Recorder:
                 _log.exception("spikewatch: could not record %d items", len(items))
             spent_s = time.thread_time() - began
             self._cpu_s += spent_s
-            rest_s = rest_after(spent_s)
+            rest_s = rest_after(spent_s) if frames else WRITE_EVERY_S[1]
         self._say_goodbye()
         with contextlib.suppress(OSError):
             self._journal.close()
@@ -192,9 +193,8 @@ class Recorder:
                 parts.append(self._engine.finish())
                 for message in self._engine.never_judged():
                     self._tell_at_close(frames, message)
-            transitions = pl.concat(parts)
-            if transitions.height:
-                frames["alerts"] = transitions
+            if told := [part for part in parts if part.height]:
+                frames["alerts"] = transitions = pl.concat(told)
                 self._dispatcher.handle(transitions)
         except Exception:  # noqa: BLE001 - what was observed is worth more than its judgement
             _log.exception("spikewatch: the rules could not be evaluated")

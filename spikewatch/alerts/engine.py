@@ -5,14 +5,14 @@ from datetime import datetime
 
 import polars as pl
 
-from ..metrics import RECORDS, TABLES
+from ..metrics import TABLES
 from ..metrics.wide import widen
 from .agreement import check_agreement
 from .history import History
 from .judging import Judge
 from .liveness import Liveness
 from .loading import load_rules
-from .machine import Machine
+from .machine import NO_TRANSITIONS, Machine
 from .moments import TOGETHER, Waiting, in_moments
 from .rule import Rule
 from .vocabulary import SIGNS_OF_LIFE
@@ -63,7 +63,7 @@ class Engine:
         if "layers" in tables:
             self.place(tables["layers"].select("layer", "depth", "kind").iter_rows())
         if not tables.keys() & {*TABLES, "scalars"}:
-            return pl.DataFrame(schema=RECORDS["alerts"])
+            return NO_TRANSITIONS
         return self.feed(self._waiting.add(widen(tables)))
 
     def feed(self, wide: pl.DataFrame) -> pl.DataFrame:
@@ -76,20 +76,22 @@ class Engine:
             A row of the table `alerts` for each transition.
         """
         if wide.is_empty():
-            return pl.DataFrame(schema=RECORDS["alerts"])
+            return NO_TRANSITIONS
         return self._take(self._liveness.extend(in_moments(wide), self._watched))
 
     def tick(self, now: datetime) -> pl.DataFrame:
         """Take it that nothing more has come in up to now."""
         late = self._waiting.take(before=now - TOGETHER)
-        parts = [pl.DataFrame(schema=RECORDS["alerts"])] if late is None else [self.feed(late)]
+        parts = [] if late is None else [self.feed(late)]
         silence = self._liveness.silence(now)
-        return pl.concat([*parts, self._take(silence)]) if silence.height else parts[0]
+        if silence.height:
+            parts.append(self._take(silence))
+        return pl.concat(parts) if parts else NO_TRANSITIONS
 
     def finish(self, now: datetime | None = None) -> pl.DataFrame:
         """Take it that nothing more will come in."""
         late = self._waiting.take()
-        rest = pl.DataFrame(schema=RECORDS["alerts"]) if late is None else self.feed(late)
+        rest = NO_TRANSITIONS if late is None else self.feed(late)
         return rest if now is None else pl.concat([rest, self.tick(now)])
 
     def never_judged(self) -> list[str]:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Key = tuple[str, str]  # phase, layer
 Change = tuple[int, int, str, int | None]  # row, number of the rule, state, since_step
 
+# Made once, since Polars takes a millisecond or more for it, and mostly there are none.
+NO_TRANSITIONS = pl.DataFrame(schema=RECORDS["alerts"])
+
 STATES = ("unknown", "ok", "pending", "firing", "resolved", "no-data", "error")
 _QUIET = ("ok", "resolved")
 
@@ -214,7 +217,7 @@ class Machine:
         batch = _Batch(judged)
         changes = [c for track in self._tracks for c in track.walk(batch, self.kinds)]
         if not changes and not any(f.has_orphans for f in self._families.values()):
-            return pl.DataFrame(schema=RECORDS["alerts"])
+            return NO_TRANSITIONS
         changed: dict[int, list[Change]] = defaultdict(list)
         for change in sorted(changes, key=lambda c: c[:2]):
             changed[change[0]].append(change)

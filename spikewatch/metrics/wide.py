@@ -30,7 +30,7 @@ _LISTS = {
 
 
 def widen(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Join the per-layer tables (and `scalars`) into one wide frame, by step, then layer.
+    """Join the per-layer tables (and `scalars`) into one wide frame, by step, then phase.
 
     Args:
         tables: Frames by table name, each with its catalogue schema. Others are ignored.

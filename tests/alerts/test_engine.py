@@ -1,10 +1,12 @@
 import random
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from spikewatch.alerts.engine import Engine
+from spikewatch.alerts.machine import NO_TRANSITIONS
 from spikewatch.alerts.rule import Rule
 from spikewatch.errors import RuleError
 from spikewatch.metrics import RECORDS
@@ -146,6 +148,14 @@ def test_a_row_holds_the_figure_and_its_words_while_the_layer_is_ill():
 def test_without_rules_or_rows_there_are_no_transitions():
     assert Engine([], run="r", rank=0).feed(rows([T])).is_empty()
     assert Engine([make()], run="r", rank=0).feed(rows([])).is_empty()
+
+
+def test_while_nothing_comes_in_the_writer_makes_no_frames():
+    """It asks twice a second; making a frame each time took the whole budget of short steps."""
+    engine = Engine([make()], run="r", rank=0)
+    at = datetime(2026, 1, 1)
+    engine.feed(rows([T, T]).with_columns(pl.lit(at, COLUMNS["at"]).alias("at")))
+    assert engine.feed_tables({}) is engine.tick(at + timedelta(seconds=1)) is NO_TRANSITIONS
 
 
 def test_a_rule_made_by_hand_that_cannot_be_replayed_is_refused():
