@@ -335,6 +335,7 @@ import sys, torch, spikewatch
 from spikewatch.zoo.training import Training
 from spikewatch.zoo.digits import load_digits
 from spikewatch.ills import ILLS
+torch.manual_seed(0)  # when log 0 comes depends on the weights
 training = Training.healthy()
 ILLS["nan"].plant(training)
 with spikewatch.attach(training.net, dir=sys.argv[1], every=1, quiet=True) as watch:
