@@ -2,6 +2,7 @@
 
 Most of what a write costs does not depend on how much there is to write. So the thread rests the
 longer, the more its latest write took, but never for a second: so much a killed process may lose.
+After a look that found nothing it rests longest, since training pays for each look.
 """
 
 import contextlib

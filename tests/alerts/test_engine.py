@@ -151,7 +151,7 @@ def test_without_rules_or_rows_there_are_no_transitions():
 
 
 def test_while_nothing_comes_in_the_writer_makes_no_frames():
-    """It asks twice a second; making a frame each time took the whole budget of short steps."""
+    """It asks every second; making a frame each time took the whole budget of short steps."""
     engine = Engine([make()], run="r", rank=0)
     at = datetime(2026, 1, 1)
     engine.feed(rows([T, T]).with_columns(pl.lit(at, COLUMNS["at"]).alias("at")))
