@@ -19,6 +19,9 @@ _THIN_OUT = 4
 # In steps that are not observed our hooks still take some microseconds, which is much of the budget
 # of a training that takes a few milliseconds a step. They get this part of it at most.
 _BETWEEN_FRAC = 0.5
+# So many steps at most go by without a look at the clock: one that is observed comes late by no
+# more, should steps take longer all at once.
+_MOST_IDLE_STEPS = 16
 # Rates first: the first observed steps have all readings, later ones the dear ones now and then.
 # Those cost as much as all the others together.
 _ALL_DETAILED = 8
@@ -31,6 +34,9 @@ class Sampler(Protocol):
 
     def observe(self, step: int) -> bool:
         """Whether step `step` is to be observed."""
+
+    def idle_steps(self, step: int) -> int:
+        """How many steps after `step`, which is not observed, need not be asked for."""
 
     def observe_evaluation(self, n: int) -> bool:
         """Whether forward pass number `n` of an evaluation, from 0, is to be observed."""
@@ -71,6 +77,10 @@ class Fixed(_Detail):
         self._n_observed += chosen
         return chosen
 
+    def idle_steps(self, step: int) -> int:
+        """Those until the next one that is chosen."""
+        return min(_MOST_IDLE_STEPS, self.every - 1 - step % self.every)
+
     def observe_evaluation(self, n: int) -> bool:
         """As of steps."""
         return self.observe(n)
@@ -105,11 +115,19 @@ class Budget(_Detail):
         self._clock = clock
         self._credit_s = self._earned_s = burst_s
         self._evaluations_s = self._between_s = 0.0
-        self._last_s = clock()
+        self._last_s = self._asked_s = clock()
+        self._asked_step = 0
+        self._step_s = 0.0  # 0: not known
         self._due = 0
 
     def observe(self, step: int) -> bool:
         """True for step 0, and for as many others as the credit pays for."""
+        chosen = self._choose(step)
+        self._step_s = (self._last_s - self._asked_s) / max(1, step - self._asked_step)
+        self._asked_s, self._asked_step = self._last_s, step
+        return chosen
+
+    def _choose(self, step: int) -> bool:
         rich = self._earn()
         chosen = step == 0 or rich or (self._credit_s > 0 and step >= self._due)
         if chosen:
@@ -117,10 +135,22 @@ class Budget(_Detail):
             self._n_observed += 1
         return chosen
 
+    def idle_steps(self, step: int) -> int:
+        """Half of those that go by until there is credit again, if steps stay as long as they are.
+
+        Each look at the clock costs as much as all else that is done in a step not observed.
+        """
+        if self._step_s <= 0:
+            return 0
+        earned_s = self.frac * self._step_s  # in a step
+        until_credit = max(-self._credit_s / earned_s, self._due - step)
+        until_rich = (self.burst_s / 2 - self._credit_s) / earned_s
+        return max(0, int(min(_MOST_IDLE_STEPS, until_credit / 2, until_rich / 2)))
+
     def observe_evaluation(self, n: int) -> bool:
         """True for the first pass, and for as many others, as the part of evaluations pays for."""
         pays = self._earn() or self._evaluations_s <= EVALUATIONS_FRAC * self._earned_s
-        return pays and self.observe(n)
+        return pays and self._choose(n)
 
     def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Take `seconds` out of the bucket; it may go into debt."""

@@ -65,6 +65,8 @@ class Stepping:
         self.always_on = False
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
+        self._n_idle_steps = 0  # to come, of which the sampler need not be asked
+        self._n_idled = 0  # gone by
         self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._in_step = False  # the latest of them trains, and all was done that it asks for
@@ -230,6 +232,17 @@ class Stepping:
         session = self.session
         session.root_phase = None  # where no hook told of the forward pass's end
         self._in_step = False
+        if self._n_idle_steps and not session.eval_pending:
+            self._n_idle_steps -= 1
+            self._n_idled += 1
+            session.step += 1
+        else:
+            self._account()
+        self._after_step()
+
+    def _account(self) -> None:
+        """Hand over what was counted, tell the sampler what it cost, and ask what comes next."""
+        session = self.session
         try:
             began = time.perf_counter()
             observed = self._train_active or session.eval_pending
@@ -243,7 +256,7 @@ class Stepping:
                 self._evals_s += time.perf_counter() - evaluated
             session.step += 1
             judged = time.perf_counter()
-            own_s = session.spent_s + judged - began + _HOOKS_S
+            own_s = session.spent_s + judged - began + _HOOKS_S * (1 + self._n_idled)
             writer_s = self._recorder.take_cpu_s()
             if observed:
                 self._sampler.spent(own_s + writer_s, on_evaluations=self._evals_s)
@@ -257,7 +270,6 @@ class Stepping:
             session.spent_s = time.perf_counter() - judged
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
-        self._after_step()
 
     def _tell_what_is_unseen(self) -> None:
         if self.session.step == self.first_step and all(x.kind == "candidate" for x in self.layers):
@@ -275,9 +287,12 @@ class Stepping:
 
     def _observe(self, step: int) -> bool:
         """Ask the sampler whether what comes next is observed, and how closely."""
-        self.session.active = self._sampler.observe(step - self.first_step)
-        self.session.detailed = self._sampler.detailed()
-        return self.session.active
+        session, n = self.session, step - self.first_step
+        session.active = self._sampler.observe(n)
+        session.detailed = self._sampler.detailed()
+        self._n_idle_steps = 0 if session.active else self._sampler.idle_steps(n)
+        self._n_idled = 0
+        return session.active
 
     def _listen(self, on: bool) -> None:
         """Put the observers' hooks on, or take them off: a hook that returns at once costs, too.

@@ -53,6 +53,33 @@ def test_hooks_between_observed_steps_are_paid_for_first_but_leave_half(between_
     assert (n_observed * cost_s - 0.2) / now == pytest.approx(0.01 * left_frac, rel=0.1)
 
 
+@given(every=st.integers(1, 60), steps=st.integers(0, 200))
+def test_no_step_that_a_fixed_interval_chooses_is_one_that_need_not_be_asked_for(every, steps):
+    sampler = make_sampler(every)
+    if not sampler.observe(steps):
+        n = sampler.idle_steps(steps)
+        assert not any(sampler.observe(s) for s in range(steps + 1, steps + 1 + n))
+
+
+@given(step_s=st.floats(1e-4, 0.1), ratio=st.floats(0.3, 20.0), uneven=st.floats(0.6, 1.7))
+def test_of_the_steps_that_need_not_be_asked_for_the_budget_would_have_chosen_none(
+    step_s, ratio, uneven
+):
+    now, idle_until, n_idle = 0.0, -1, 0
+    budget = Budget(0.01, burst_s=2 * step_s, clock=lambda: now)
+    for step in range(500):
+        chosen = budget.observe(step)
+        if step <= idle_until:
+            assert not chosen
+            n_idle += 1
+        elif chosen:
+            budget.spent(ratio * step_s)
+        else:
+            idle_until = step + budget.idle_steps(step)
+        now += step_s * (uneven if step % 7 == 0 else 1.0)
+    assert n_idle > 100
+
+
 def observed_steps(n_steps, *, step_s, cost_s):
     now = 0.0
     budget = Budget(0.01, burst_s=0.2, clock=lambda: now)

@@ -85,6 +85,23 @@ def test_evaluation_is_a_phase_of_its_own(net, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("every", [7, "auto"])
+def test_an_evaluation_between_steps_that_are_not_observed_is(net, tmp_path, every):
+    def evaluate():
+        net.eval()
+        with torch.no_grad():
+            net(torch.rand(5, 16))
+        net.train()
+
+    with spikewatch.attach(net, dir=tmp_path, every=every, quiet=True) as watch:
+        train(net, n_steps=11)
+        evaluate()
+        train(net, n_steps=10)
+        assert watch.step == 21
+    got = rows(tmp_path, "SELECT step, n_obs FROM spikes WHERE phase = 'eval' AND layer = 'lif1'")
+    assert got.rows() == [(11, 5 * 8)]
+
+
 def test_two_evaluations_in_one_step_make_one_row(net, tmp_path):
     def evaluate():
         net.eval()
