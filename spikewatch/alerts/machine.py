@@ -97,6 +97,8 @@ class _Track:
         """Take the verdicts on rows in step order."""
         i, rule = self._number, self._rule
         judged = batch.columns
+        if known(i) not in judged:  # no row has a figure that the rule is about
+            return self._lose_all(batch)
         loud = batch.rows_of.keys() - self._quiet
         if loud:  # most rules are about nothing that most layers have
             loud &= batch.keys_where(judged[known(i)])
@@ -122,6 +124,11 @@ class _Track:
                     state = self._states[key]
                     changes.append((row, i, state.name, state.since_step))
         return changes
+
+    def _lose_all(self, batch: "_Batch") -> list[Change]:
+        """Take it that layers are gone."""
+        lost = [row for row in batch.gone if self._lose(batch.keys[row])]
+        return [(row, self._number, "no-data", None) for row in lost]
 
     def _take(self, key: Key, verdict: bool | None, *, clear: bool, step: int) -> bool:
         is_new = key not in self._states
