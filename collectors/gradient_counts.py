@@ -17,6 +17,7 @@ from .calls import Call, Subject
 
 # Of one gradient: its time steps, elements in each, and its own time step if it is one of many.
 _Entry = tuple[int, int, int | None]
+_PLAIN = (None, None, None, None)
 _NAMES = (
     "n_grad",
     "sum_sq_grad",
@@ -32,6 +33,9 @@ class GradientCounts:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._clear()
+
+        # Calls that are all alike, as most are, share one.
+        self._plain_hook = subject.in_backward(partial(self._add_gradient, None, None, None, None))
 
     def _clear(self) -> None:
         self._awaited = False
@@ -51,8 +55,11 @@ class GradientCounts:
         elif call.time is not None:
             self._n_calls = max(self._n_calls, call.time + 1)
         if call.has_graph:
-            body = partial(self._add_gradient, call.axes.time, call.time, block, call.unfold)
-            call.on_gradient(self._subject.in_backward(body))
+            how = (call.axes.time, call.time, block, call.unfold)
+            hook = self._plain_hook
+            if how != _PLAIN:
+                hook = self._subject.in_backward(partial(self._add_gradient, *how))
+            call.on_gradient(hook)
             self._awaited = True
 
     def _add_gradient(

@@ -24,6 +24,8 @@ from .sums import Tally, in_full_precision
 _GATHERED = 1 << 17
 _PIECE = 1 << 16
 _MOST_CALLS = 64
+# Up to here whole numbers add up exactly in float32.
+_MOST_EXACT = 1 << 24
 
 
 class SpikeCounts:
@@ -37,6 +39,7 @@ class SpikeCounts:
         self._tally = Tally("n_positive", "sum_abs_spike", bad="n_nonfinite_spikes")
         self._streaks: _Streaks | None = None
         self._gathered: Tensor | None = None  # [calls, *spikes]
+        self._slots: tuple[Tensor, ...] = ()  # each call's part of it
         self._n_gathered = 0
         self._dims: tuple[int, ...] = ()
         self._binary = True  # as far as has been seen
@@ -58,11 +61,11 @@ class SpikeCounts:
             n = min(_GATHERED // spikes.numel(), _MOST_CALLS)
             wide = torch.float64 if spikes.dtype == torch.float64 else torch.float32
             self._gathered = torch.empty((n, *spikes.shape), dtype=wide, device=spikes.device)
+            self._slots = self._gathered.unbind()
             self._dims = (0, *(d + 1 for d in dims))
-        assert self._gathered is not None  # noqa: S101
-        self._gathered[self._n_gathered] = spikes
+        self._slots[self._n_gathered].copy_(spikes)
         self._n_gathered += 1
-        if self._n_gathered == len(self._gathered):
+        if self._n_gathered == len(self._slots):
             self._read_gathered()
 
     def _read_gathered(self) -> None:
@@ -102,7 +105,8 @@ class SpikeCounts:
         if not self._binary or not on_host(spikes):
             return False
         events, flat = self._sum(spikes, dims), spikes.flatten()
-        n_spikes = events.sum(dtype=torch.float64).item()
+        wide = None if spikes.numel() <= _MOST_EXACT else torch.float64
+        n_spikes = events.sum(dtype=wide).item()
         self._binary = n_spikes == torch.dot(flat, flat).item()
         if self._binary:
             self._add(events, spikes.numel(), n_spikes)
