@@ -18,7 +18,7 @@ EVALUATIONS_FRAC = 0.25
 _THIN_OUT = 4
 # In steps that are not observed our hooks still take some microseconds, which is much of the budget
 # of a training that takes a few milliseconds a step. They get this part of it at most.
-_BETWEEN_FRAC = 0.5
+_BETWEEN_FRAC = 0.7
 # So many steps at most go by without a look at the clock: one that is observed comes late by no
 # more, should steps take longer all at once.
 _MOST_IDLE_STEPS = 16

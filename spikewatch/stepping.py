@@ -25,9 +25,9 @@ from .steps import StepClock
 from .unseen import NOTHING_FOUND, Unseen
 
 
-# What torch takes to call the root's hook and the optimizer's, of which these do not know: 2 µs in
-# an empty loop, 15 to 20 where a training has pushed that code out of the caches.
-_HOOKS_S = 1.5e-5
+# What it takes to call the root's hook, or the optimizer's, of which these do not know: 1 or 2 µs in
+# an empty loop, about 10 where a training has pushed that code out of the caches.
+_HOOK_S = 1e-5
 
 
 class Stepping:
@@ -60,7 +60,7 @@ class Stepping:
         self._n_evals = 0  # forward passes of the evaluation that goes on
         self._evals_s = 0.0  # what observing evaluations cost since the latest step ended
         self._model = weakref.ref(model)
-        self._before_hook: Any = None  # of the root
+        self._before_hook: Any = None  # of the root: its handle
         self._after_hook: Any = None
         self.always_on = False
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
@@ -99,11 +99,13 @@ class Stepping:
         """Put the hooks on: the root's own, and those of the observers for step 0."""
         session = self.session
         self._recorder.on_wake = self._unseen.look
-        self._clock = StepClock(model, self._end_step, self._see_nothing, others=self._optimizers)
+        root = load_hook().of_root(self._before_root, self)
+        self._clock = StepClock(
+            model, self._end_step, self._see_nothing, root, others=self._optimizers
+        )
         self._optimizers = ()
         session.on_touch = self._clock.see_forward
-        hook = load_hook()(self._before_root, self)
-        self._before_hook = model.register_forward_pre_hook(hook)
+        self._before_hook = model.register_forward_pre_hook(root)
         for observer in self._observers:
             session.place(observer.layer)
             if observer.layer.kind not in ("candidate", "synapse"):
@@ -150,7 +152,7 @@ class Stepping:
         clock, session = self._clock, self.session
         if clock is None:
             return
-        if self._is_as_usual(clock, module):
+        if self._goes_on(clock, module):
             session.root_phase = "train"
             session.n_forwards += 1
             return
@@ -162,22 +164,13 @@ class Stepping:
         if session.step == step:  # else a step has ended in there, and has counted that
             session.spent_s += time.perf_counter() - began
 
-    def _is_as_usual(self, clock: StepClock, module: nn.Module) -> bool:
-        """Whether a forward pass of training is counted, and nothing else asks to be done for it.
+    def _goes_on(self, clock: StepClock, module: nn.Module) -> bool:
+        """Whether a forward pass is one more of a step of training, and needs only to be counted.
 
-        A model may be called for each time step, and most steps are not observed.
+        A model may be called for each time step.
         """
-        if not (module.training and torch.is_grad_enabled()) or "_is_replica" in vars(module):
-            return False
-        if self._in_step:
-            return clock.goes_on()
-        session = self.session
-        idle = self._root_is_called and not (self._listening[0] or session.eval_pending)
-        if not idle or self._train_active or not clock.begins():
-            return False
-        session.active = False
-        self._in_step = True
-        return True
+        training = self._in_step and module.training and torch.is_grad_enabled()
+        return training and "_is_replica" not in vars(module) and clock.goes_on()
 
     def _begin_forward(self, clock: StepClock, module: nn.Module) -> None:
         session = self.session
@@ -238,7 +231,16 @@ class Stepping:
             session.step += 1
         else:
             self._account()
+        self._arm()
         self._after_step()
+
+    def _arm(self) -> None:
+        """Have a step that is not observed go by, with its forward passes only counted."""
+        session, clock = self.session, self._clock
+        idle = self._root_is_called and not (self._listening[0] or session.eval_pending)
+        if clock is not None and idle and not self._train_active:
+            session.active = False
+            clock.arm()
 
     def _account(self) -> None:
         """Hand over what was counted, tell the sampler what it cost, and ask what comes next."""
@@ -256,7 +258,7 @@ class Stepping:
                 self._evals_s += time.perf_counter() - evaluated
             session.step += 1
             judged = time.perf_counter()
-            own_s = session.spent_s + judged - began + _HOOKS_S * (1 + self._n_idled)
+            own_s = session.spent_s + judged - began + self._hooks_s()
             writer_s = self._recorder.take_cpu_s()
             if observed:
                 self._sampler.spent(own_s + writer_s, on_evaluations=self._evals_s)
@@ -270,6 +272,11 @@ class Stepping:
             session.spent_s = time.perf_counter() - judged
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
+
+    def _hooks_s(self) -> float:
+        """What it took to call our hooks since the sampler was told last."""
+        n_hooks = 1 + (0 if self._clock is None else self._clock.usual_forwards)
+        return _HOOK_S * n_hooks * (1 + self._n_idled)
 
     def _tell_what_is_unseen(self) -> None:
         if self.session.step == self.first_step and all(x.kind == "candidate" for x in self.layers):

@@ -14,7 +14,7 @@ would never be looked at again, just when it is ill: many forward passes without
 import gc
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -29,6 +29,13 @@ _SKIPPED_STEPS = 8
 _FORWARDS_OF_FIRST_STEP = 64
 
 
+class Root(Protocol):
+    """The hook of the model itself."""
+
+    n_free: int
+    """So many of the next forward passes in training it only counts, by taking one off."""
+
+
 class StepClock:
     """Calls `ended` when a step of `model` ends, and `blind` if no forward pass was seen in one."""
 
@@ -37,12 +44,15 @@ class StepClock:
         model: nn.Module,
         ended: Callable[[], None],
         blind: Callable[[], None],
+        root: Root,
         *,
         others: Iterable[Optimizer] = (),
     ) -> None:
         self._model = weakref.ref(model)
         self._ended = ended
         self._blind = blind
+        self._root = root
+        self._n_armed = 0  # forward passes of a step that the root's hook counts by itself
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
         self._only: Callable[[], Optimizer | None] = lambda: None  # that one, if it is always one
         self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
@@ -56,37 +66,50 @@ class StepClock:
         self._forwards_of_step = 0  # of training
         self._most_forwards = 0  # of one that the optimizer ended
         self._look_again_at = 1
-        self.fresh = False
-        """Whether a forward pass ran since the last step ended."""
+        self._fresh = False  # apart from those
         self._handle = register_optimizer_step_post_hook(self._after_optimizer)
 
     def stop(self) -> None:
         """Take the global optimizer hook off."""
         self._handle.remove()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether a forward pass ran since the last step ended."""
+        return self._fresh or self._root.n_free < self._n_armed
+
+    @property
+    def usual_forwards(self) -> int:
+        """Most forward passes in training that a step has had, from its first to the optimizer."""
+        return self._most_forwards
+
     def see_forward(self) -> None:
         """A forward pass runs."""
         if self._awaits_others:
             self._end()
-        self.fresh = True
+        self._fresh = True
+
+    def arm(self) -> None:
+        """Nothing is to be done in the next step, if it has no more forward passes than usual."""
+        if self._optimizer_tells and not (self._awaits_others or self.fresh):
+            self._root.n_free = self._n_armed = self._most_forwards
+
+    def _disarm(self) -> None:
+        """Take over what the root's hook has counted."""
+        if n := self._n_armed - self._root.n_free:
+            self._forwards_of_step += n
+            self._fresh = True
+        self._root.n_free = self._n_armed = 0
 
     def goes_on(self) -> bool:
         """Whether the forward pass of training that begins is one more of the step that runs.
 
         A quick answer, where there is one; else False, and `before_forward` is to be asked.
         """
-        return self.fresh and self._is_as_usual()
-
-    def begins(self) -> bool:
-        """Whether it is the first of a step, and ends none: as quick, and `see_forward` is done."""
-        if self.fresh or not self._is_as_usual():
-            return False
-        self.fresh = True
-        return True
-
-    def _is_as_usual(self) -> bool:
         n_forwards = self._forwards_of_step + 1
-        if not self._optimizer_tells or self._awaits_others or n_forwards > self._most_forwards:
+        if not self._fresh or not self._optimizer_tells or self._awaits_others:
+            return False
+        if self._n_armed or n_forwards > self._most_forwards:
             return False
         self._forwards_of_step = n_forwards
         return True
@@ -98,11 +121,12 @@ class StepClock:
             Whether that ended a step, because there is no optimizer, or one that does not tell, or
             one that is skipped.
         """
+        self._disarm()
         self._forwards_of_step += training
         if self._awaits_others:
             self._end()
             return False
-        if not self.fresh:
+        if not self._fresh:
             self._weights.changed()
             return False
         told = self._has_optimizer() and (self._optimizer_tells or not self._weights.changed())
@@ -117,17 +141,18 @@ class StepClock:
         return self._forwards_of_step > _SKIPPED_STEPS * usual
 
     def _end(self) -> None:
-        self.fresh = self._awaits_others = False
-        if self._others_stepped:
-            self._others_stepped.clear()
+        self._fresh = self._awaits_others = False
+        self._others_stepped.clear()
         self._ended()
 
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        if self.fresh and self._only() is optimizer:  # in short: a step like the one before
+        if self._only() is optimizer and self.fresh:  # in short: a step like the one before
+            self._disarm()
             self._count_forwards()
-            self._end()
+            self._fresh = False
+            self._ended()
             return
         if optimizer in self._others:
             self._others_stepped.add(optimizer)
@@ -135,10 +160,11 @@ class StepClock:
                 self._end()
         if not self._owns(optimizer):
             return
+        self._disarm()
         self._optimizer_seen = self._optimizer_tells = True
         self._count_forwards()
         self._only = lambda: None
-        if self.fresh:
+        if self._fresh:
             self._stepped.clear()
             if not self._others:
                 self._only = weakref.ref(optimizer)

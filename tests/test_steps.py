@@ -1,28 +1,63 @@
 """A step is an optimizer step; without an optimizer, a forward pass of the root."""
 
+import pytest
 import torch
 from torch import nn
 
 from spikewatch.steps import StepClock
 
 
+class Root:
+    n_free = 0
+
+
 class Counting:
+    armed = False  # as where steps are not observed
+
     def __init__(self, model, *, others=()):
         self.ended = 0
         self.blind = 0
-        self.clock = StepClock(model, self._end, self._see_nothing, others=others)
+        self.n_asked = 0
+        self.root = Root()
+        self.clock = StepClock(model, self._end, self._see_nothing, self.root, others=others)
         self.model = model
 
     def _end(self):
         self.ended += 1
+        if self.armed:
+            self.clock.arm()
 
     def _see_nothing(self):
         self.blind += 1
 
     def forward(self):
-        self.clock.before_forward(training=torch.is_grad_enabled())
-        self.clock.fresh = True
+        if self.root.n_free and torch.is_grad_enabled():
+            self.root.n_free -= 1
+        else:
+            self.n_asked += 1
+            self.clock.before_forward(training=torch.is_grad_enabled())
+            self.clock.see_forward()
         return self.model(torch.ones(1, 2)).sum()
+
+
+@pytest.fixture(params=[False, True], ids=["asked", "armed"], autouse=True)
+def _armed(request, monkeypatch):
+    monkeypatch.setattr(Counting, "armed", request.param)
+
+
+def test_forward_passes_of_a_step_like_those_before_are_only_counted():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    counting.armed = True
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for n_forwards in (4, 4, 3, 4, 6, 6):
+        sum(counting.forward() for _ in range(n_forwards)).backward()
+        assert counting.clock.fresh
+        optimizer.step()
+        assert not counting.clock.fresh
+    counting.clock.stop()
+    assert counting.ended == 6
+    assert counting.n_asked == 4 + 2  # in the first step, and those that were more than before
 
 
 def test_gradient_accumulation_is_one_step():
