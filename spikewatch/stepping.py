@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .layers import Layer
+from .ledger import Ledger
 from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
 from .sampling import Sampler
@@ -23,11 +24,6 @@ from .session import LiveSession
 from .snapshot import take
 from .steps import StepClock
 from .unseen import NOTHING_FOUND, Unseen
-
-
-# What it takes to call the root's hook, or the optimizer's, of which these do not know: 1 or 2 µs in
-# an empty loop, about 10 where a training has pushed that code out of the caches.
-_HOOK_S = 1e-5
 
 
 class Stepping:
@@ -53,20 +49,18 @@ class Stepping:
         self._taps: dict[str, Any] = {}
         self._recorder = recorder
         self._sampler = sampler
+        self._ledger = Ledger(sampler, recorder)
         self._after_step = after_step
         self._optimizers = optimizers
         self._unseen = Unseen(model, self.session)
         self._train_active = False  # what `active` is again once an evaluation has ended
         self._n_evals = 0  # forward passes of the evaluation that goes on
-        self._evals_s = 0.0  # what observing evaluations cost since the latest step ended
         self._model = weakref.ref(model)
         self._before_hook: Any = None  # of the root: its handle
         self._after_hook: Any = None
         self.always_on = False
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
-        self._n_idle_steps = 0  # to come, of which the sampler need not be asked
-        self._n_idled = 0  # gone by
         self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._in_step = False  # the latest of them trains, and all was done that it asks for
@@ -198,8 +192,8 @@ class Stepping:
     def _count_evaluations(self) -> None:
         """What was spent between two steps was spent on evaluations, if there were any."""
         session = self.session
-        if session.eval_pending and not self._evals_s:
-            self._evals_s = session.spent_s
+        if session.eval_pending and not self._ledger.evaluations_s:
+            self._ledger.evaluations_s = session.spent_s
 
     def _before_replica(self, phase: str) -> None:
         """DataParallel: replicas share the hooks, and run side by side, in threads of their own."""
@@ -225,9 +219,7 @@ class Stepping:
         session = self.session
         session.root_phase = None  # where no hook told of the forward pass's end
         self._in_step = False
-        if self._n_idle_steps and not session.eval_pending:
-            self._n_idle_steps -= 1
-            self._n_idled += 1
+        if not session.eval_pending and self._ledger.idles():
             session.step += 1
         else:
             self._account()
@@ -255,28 +247,18 @@ class Stepping:
             if session.eval_pending:
                 evaluated = time.perf_counter()
                 self._flush("eval")
-                self._evals_s += time.perf_counter() - evaluated
+                self._ledger.evaluations_s += time.perf_counter() - evaluated
             session.step += 1
             judged = time.perf_counter()
-            own_s = session.spent_s + judged - began + self._hooks_s()
-            writer_s = self._recorder.take_cpu_s()
-            if observed:
-                self._sampler.spent(own_s + writer_s, on_evaluations=self._evals_s)
-            else:
-                self._sampler.spent(writer_s)
-                self._sampler.spent_between(own_s)
-            self._evals_s = 0.0
+            n_hooks = 1 + (0 if self._clock is None else self._clock.usual_forwards)
+            own_s = session.spent_s + judged - began
+            self._ledger.tell(own_s, observed=observed, n_hooks=n_hooks)
             self._train_active = self._observe(session.step)
             if not self._root_is_called:
                 self._listen(True)
             session.spent_s = time.perf_counter() - judged
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
-
-    def _hooks_s(self) -> float:
-        """What it took to call our hooks since the sampler was told last."""
-        n_hooks = 1 + (0 if self._clock is None else self._clock.usual_forwards)
-        return _HOOK_S * n_hooks * (1 + self._n_idled)
 
     def _tell_what_is_unseen(self) -> None:
         if self.session.step == self.first_step and all(x.kind == "candidate" for x in self.layers):
@@ -294,11 +276,9 @@ class Stepping:
 
     def _observe(self, step: int) -> bool:
         """Ask the sampler whether what comes next is observed, and how closely."""
-        session, n = self.session, step - self.first_step
-        session.active = self._sampler.observe(n)
+        session = self.session
+        session.active = self._ledger.choose(step - self.first_step)
         session.detailed = self._sampler.detailed()
-        self._n_idle_steps = 0 if session.active else self._sampler.idle_steps(n)
-        self._n_idled = 0
         return session.active
 
     def _listen(self, on: bool) -> None:
