@@ -33,7 +33,6 @@ class GradientCounts:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._clear()
-
         # Calls that are all alike, as most are, share one.
         self._plain_hook = subject.in_backward(partial(self._add_gradient, None, None, None, None))
 

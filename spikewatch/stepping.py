@@ -89,6 +89,12 @@ class Stepping:
         """Whether a forward pass ran since the last step ended."""
         return self._clock is not None and self._clock.fresh
 
+    @property
+    def in_forward(self) -> bool:
+        """Whether a forward pass of the model runs now; or has run, in a step not observed."""
+        counts_only = self._clock is not None and self._clock.counts_only
+        return counts_only or self.session.root_phase is not None
+
     def start(self, model: nn.Module) -> None:
         """Put the hooks on: the root's own, and those of the observers for step 0."""
         session = self.session

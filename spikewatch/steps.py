@@ -76,7 +76,12 @@ class StepClock:
     @property
     def fresh(self) -> bool:
         """Whether a forward pass ran since the last step ended."""
-        return self._fresh or self._root.n_free < self._n_armed
+        return self._fresh or self.counts_only
+
+    @property
+    def counts_only(self) -> bool:
+        """Whether the root's hook has counted forward passes by itself in this step."""
+        return self._root.n_free < self._n_armed
 
     @property
     def usual_forwards(self) -> int:

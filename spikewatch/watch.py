@@ -160,8 +160,8 @@ class Watch:
 
     @property
     def in_forward(self) -> bool:
-        """Whether a forward pass of the model runs now."""
-        return self._session.root_phase is not None
+        """Whether a forward pass of the model runs now; or has run, in a step not observed."""
+        return self._stepping.in_forward
 
     def watches(self, model: nn.Module) -> bool:
         """Whether `model` is the one that is watched."""

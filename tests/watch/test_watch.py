@@ -202,6 +202,30 @@ def test_an_exception_in_training_is_recorded_and_the_rows_before_it_are_kept(ne
     assert rows(tmp_path, "SELECT max(step) AS s FROM spikes")["s"].item() == 2
 
 
+def test_a_tap_belongs_to_the_model_whose_forward_runs_also_between_observed_steps(tmp_path):
+    class Net(torch.nn.Module):
+        def __init__(self, n_hidden):
+            super().__init__()
+            self.fc = torch.nn.Linear(4, n_hidden)
+
+        def forward(self, x):
+            return spikewatch.tap("hidden", (self.fc(x) > 0).float() * self.fc(x)).sum()
+
+    nets = Net(8), Net(16)
+    optimizers = [torch.optim.SGD(net.parameters(), 0.01) for net in nets]
+    with (
+        spikewatch.attach(nets[0], run="often", dir=tmp_path, every=1, quiet=True),
+        spikewatch.attach(nets[1], run="seldom", dir=tmp_path, every=1000, quiet=True),
+    ):
+        for _ in range(20):
+            for net in nets:
+                net(torch.rand(2, 4)).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    got = rows(tmp_path, "SELECT run, n_neurons, count(*) AS n FROM spikes GROUP BY ALL ORDER BY 1")
+    assert got.rows() == [("often", 8, 20), ("seldom", 16, 1)]
+
+
 def test_a_functional_neuron_is_watched_by_a_tap(tmp_path):
     class Spike(torch.autograd.Function):
         @staticmethod
