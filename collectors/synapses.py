@@ -81,8 +81,11 @@ class SynapseObserver:
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""
-        counts, module = self._operations.flush(phase), self._module()
+        counts = self._operations.flush(phase)
+        if counts is None:
+            return None
+        module = self._module()
         half = None if module is None else half_of_pair(module)
-        if counts is None or half == "":
+        if half == "":
             return None
         return Counts({}, sites={half: counts}) if half else counts
