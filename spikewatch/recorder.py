@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from .alerts.docket import Docket
 from .metrics import RECORDS, TABLES
 
 
@@ -63,7 +62,6 @@ class Recorder:
     ) -> None:
         self._journal = journal
         self._engine = engine
-        self._docket = Docket()
         self._dispatcher = dispatcher
         self.rank = rank
         self._keys = {"run": run, "rank": rank}
@@ -189,13 +187,9 @@ class Recorder:
         return {name: frame(name, new) for name, new in rows.items()}
 
     def _judge(self, frames: Tables, *, now: datetime, closing: bool) -> None:
-        """Judge what came in, now or before, and put the transitions to it."""
-        self._docket.add(frames)
-        if frames and not (closing or self._docket.is_due):
-            return
-        began = time.thread_time()
+        """Judge what came in, and put the transitions to it."""
         try:
-            parts = [self._engine.feed_tables(self._docket.take()), self._engine.tick(now)]
+            parts = [self._engine.feed_tables(frames), self._engine.tick(now)]
             if closing:
                 parts.append(self._engine.finish())
                 for message in self._engine.never_judged():
@@ -205,7 +199,6 @@ class Recorder:
                 self._dispatcher.handle(transitions)
         except Exception:  # noqa: BLE001 - what was observed is worth more than its judgement
             _log.exception("spikewatch: the rules could not be evaluated")
-        self._docket.rest(time.thread_time() - began)
 
     def _tell_at_close(self, frames: Tables, message: str) -> None:
         """Warn of something that is only known at the end, and store it."""
