@@ -66,7 +66,7 @@ class StepClock:
         self._forwards_of_step = 0  # of training
         self._most_forwards = 0  # of one that the optimizer ended
         self._look_again_at = 1
-        self._fresh = False  # apart from those
+        self._fresh = False  # by the forward passes that the root's hook does not count by itself
         self._handle = register_optimizer_step_post_hook(self._after_optimizer)
 
     def stop(self) -> None:
