@@ -27,6 +27,20 @@ def as_array(x: Tensor) -> Array:
     return x.numpy() if on_host(x) else x
 
 
+def zeros_like(x: Array) -> Array:
+    """Whole numbers, int64, for each element of `x`."""
+    numpy = isinstance(x, np.ndarray)
+    return np.zeros(x.shape, np.int64) if numpy else torch.zeros_like(x, dtype=torch.int64)
+
+
+def put(x: Array, flags: Array, value: int) -> None:
+    """Set the flagged elements of `x`."""
+    if isinstance(x, np.ndarray):
+        np.putmask(x, flags, value)
+    else:
+        x.masked_fill_(flags, value)
+
+
 def count(flags: Array) -> Any:
     """How many are true: an `int`, or an int64 tensor, 0-d."""
     return np.count_nonzero(flags) if isinstance(flags, np.ndarray) else flags.sum()

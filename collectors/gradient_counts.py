@@ -13,11 +13,11 @@ from spikewatch.observing import Counters, Counts, OnHost
 
 from .arrays import Readings
 from .calls import Call, Subject
+from .hooks import Hook
 
 
 # Of one gradient: its time steps, elements in each, and its own time step if it is one of many.
 _Entry = tuple[int, int, int | None]
-_PLAIN = (None, None, None, None)
 _NAMES = (
     "n_grad",
     "sum_sq_grad",
@@ -33,8 +33,7 @@ class GradientCounts:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._clear()
-        # Calls that are all alike, as most are, share one.
-        self._plain_hook = subject.in_backward(partial(self._add_gradient, None, None, None, None))
+        self._hooks: dict[int | None, Hook] = {}  # by the axis of time: calls that are alike share
 
     def _clear(self) -> None:
         self._awaited = False
@@ -54,12 +53,20 @@ class GradientCounts:
         elif call.time is not None:
             self._n_calls = max(self._n_calls, call.time + 1)
         if call.has_graph:
-            how = (call.axes.time, call.time, block, call.unfold)
-            hook = self._plain_hook
-            if how != _PLAIN:
-                hook = self._subject.in_backward(partial(self._add_gradient, *how))
-            call.on_gradient(hook)
+            call.on_gradient(self._hook(call, block))
             self._awaited = True
+
+    def _hook(self, call: Call, block: "_Block | None") -> Hook:
+        axis, time, unfold = call.axes.time, call.time, call.unfold
+        numbered = axis is None and time is not None
+        if numbered or block is not None or unfold is not None:
+            how = partial(self._add_gradient, axis, time, block, unfold)
+            return self._subject.in_backward(how)
+        hook = self._hooks.get(axis)
+        if hook is None:
+            how = partial(self._add_gradient, axis, None, None, None)
+            hook = self._hooks[axis] = self._subject.in_backward(how)
+        return hook
 
     def _add_gradient(
         self,

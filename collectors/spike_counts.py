@@ -7,6 +7,7 @@ keeps. Of a sample's time steps no more than some count. Nothing is copied to th
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, MOST_OBS_A_SAMPLE, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters, Counts
 
-from .arrays import Array, as_array, count, on_host, pack_bits, total
+from .arrays import Array, as_array, count, on_host, pack_bits, put, total, zeros_like
 from .calls import Call, Subject
 from .sums import Tally, in_full_precision
 
@@ -41,6 +42,8 @@ class SpikeCounts:
         self._gathered: Tensor | None = None  # [calls, *spikes]
         self._slots: tuple[Tensor, ...] = ()  # each call's part of it
         self._n_gathered = 0
+        self._n_calls = 0  # in this step
+        self._one_a_step = False  # as the latest step had it: then there is nothing to gather
         self._dims: tuple[int, ...] = ()
         self._binary = True  # as far as has been seen
         self._ones: Tensor | None = None
@@ -51,8 +54,10 @@ class SpikeCounts:
         if call.again:
             return
         self._length.add(call)
+        self._n_calls += 1
         spikes, dims = call.values, call.axes.dims
-        if 4 * spikes.numel() > _GATHERED or spikes.numel() == 0:
+        alone = self._one_a_step and self._n_calls == 1
+        if alone or 4 * spikes.numel() > _GATHERED or spikes.numel() == 0:
             self._count(spikes, dims)
             return
         like = self._gathered
@@ -92,8 +97,11 @@ class SpikeCounts:
         size = spikes[0].numel() if each else spikes.numel()
         flags = torch.ne(spikes, 0, out=torch.empty_like(spikes))
         self._add(flags.sum(dims) if dims else flags.clone(), spikes.numel())
-        n_positive = torch.gt(spikes, 0, out=flags).sum(over)
-        sum_abs = torch.abs(spikes, out=flags).sum(over)
+        if on_host(spikes) and spikes.min() >= 0:  # as nearly always: then what is not 0 is above
+            n_positive, sum_abs = flags.sum(over), spikes.sum(over)
+        else:
+            n_positive = torch.gt(spikes, 0, out=flags).sum(over)
+            sum_abs = torch.abs(spikes, out=flags).sum(over)
         (self._tally.add_each if each else self._tally.add)(size, n_positive, sum_abs)
 
     def _count_binary(self, spikes: Tensor, dims: tuple[int, ...]) -> bool:
@@ -138,6 +146,7 @@ class SpikeCounts:
     def flush(self) -> Counts | None:
         """Counters of the table `spikes`."""
         self._read_gathered()
+        self._one_a_step, self._n_calls = self._n_calls == 1, 0
         self._subject.step = None
         if self._events is None or self._n_obs == 0:
             return None
@@ -191,9 +200,9 @@ class _Streaks:
     """
 
     def __init__(self, events: Array, channel_axis: int | None) -> None:
-        self._silent_obs = events * 0  # for so many until now
-        self._saturated_obs = events * 0
-        self._never_fired = self._silent_obs == 0
+        # How much had been observed when each was last seen to do so; 0: never.
+        self._fired_at = zeros_like(events)
+        self._unsaturated_at = zeros_like(events)
         self._channel_axis = channel_axis
         self._total = 0
         self._window = self._window_obs = 0
@@ -204,13 +213,9 @@ class _Streaks:
         """Take in an observed step, whose samples have so many time steps."""
         share = min(1.0, MOST_OBS_A_SAMPLE / length) if length else 1.0
         n_counted = max(1, round(share * n_obs))
-        silent = events == 0
-        self._never_fired &= silent
-        self._silent_obs += n_counted
-        self._silent_obs *= silent
-        self._saturated_obs += n_counted
-        self._saturated_obs *= events >= SATURATED_RATE_FRAC * n_obs
         self._total += n_counted
+        put(self._fired_at, events != 0, self._total)
+        put(self._unsaturated_at, events < SATURATED_RATE_FRAC * n_obs, self._total)
         self._window += n_counted
         self._window_obs += n_obs
 
@@ -220,16 +225,24 @@ class _Streaks:
         verdicts: Counters = {"evidence_n_obs": evidence}
         if evidence < DEAD_EVIDENCE_OBS:
             return verdicts
-        self.dead = dead = self._silent_obs >= DEAD_EVIDENCE_OBS
-        verdicts["n_dead"] = count(dead)
-        verdicts["n_saturated"] = count(self._saturated_obs >= DEAD_EVIDENCE_OBS)
-        verdicts["n_never_fired"] = count(self._never_fired)
-        if self._channel_axis is not None:  # a channel is dead if all of it is
+        since = self._total - DEAD_EVIDENCE_OBS
+        self.dead = dead = self._fired_at <= since
+        verdicts["n_dead"] = n_dead = count(dead)
+        verdicts["n_saturated"] = count(self._unsaturated_at <= since)
+        verdicts["n_never_fired"] = count(self._fired_at == 0)
+        if self._channel_axis is not None:
             channels = dead.swapaxes(0, self._channel_axis)
             verdicts["n_channels"] = len(channels)
-            verdicts["n_dead_channels"] = count(channels.reshape(len(channels), -1).all(1))
+            verdicts["n_dead_channels"] = _n_all_dead(channels, n_dead)
         if self._window >= DEAD_EVIDENCE_OBS:
-            verdicts["silent"] = pack_bits(self._silent_obs >= self._window)
+            verdicts["silent"] = pack_bits(self._fired_at <= self._total - self._window)
             verdicts["silent_n_obs"] = self._window_obs
             self._window = self._window_obs = 0
         return verdicts
+
+
+def _n_all_dead(channels: Array, n_dead: Any) -> Any:
+    """How many channels are dead in all of their places."""
+    if isinstance(n_dead, int) and n_dead == 0:
+        return 0
+    return count(channels.reshape(len(channels), -1).all(1))

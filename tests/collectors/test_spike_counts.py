@@ -191,6 +191,21 @@ def test_chunks_give_what_the_whole_gives(spikes):
     assert 0 <= whole["n_spikes"] <= whole["n_obs"] * whole["n_neurons"]
 
 
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=6), st.integers(0, 1), st.integers(0, 99))
+def test_steps_of_one_call_and_of_several_give_what_each_gives_alone(n_calls, least, seed):
+    generator = torch.Generator().manual_seed(seed)
+    counts = Counting()
+    for n in n_calls:
+        calls = [torch.randint(-least, 3, (4, 5), generator=generator).float() for _ in range(n)]
+        for spikes in calls:
+            counts.add(spikes)
+        row, whole = counts.flush(), torch.cat(calls)
+        assert row["n_obs"] == len(whole)
+        assert row["n_spikes"] == (whole != 0).sum()
+        assert row["n_positive"] == (whole > 0).sum()
+        assert row["sum_abs_spike"] == whole.abs().sum()
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 10_000), min_size=3, max_size=3))
 def test_rows_merge_in_any_order_and_to_the_same_rates_as_one_window(seeds):
