@@ -5,6 +5,7 @@ dozen of them in each observed step. What is written here, and with operators an
 know, is written once for both. On a device nothing waits: what would be a number is a 0-d tensor.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,84 @@ def as_array(x: Tensor) -> Array:
     """`x` itself, which a NumPy array shares its memory with; of one dimension at least."""
     x = x.detach() if x.dim() else x.detach().reshape(1)
     return x.numpy() if on_host(x) else x
+
+
+def sample(x: Tensor, stride: int) -> Array:
+    """Every `stride`-th element, in a row; float32 at least. It may share its memory with `x`."""
+    x = x.detach()
+    if not x.is_floating_point() or x.dtype.itemsize < 4:
+        x = x.flatten()[::stride].float()  # bfloat16 is no type of NumPy's
+        return x.numpy() if on_host(x) else x
+    return (x.numpy() if on_host(x) else x).reshape(-1)[::stride]
+
+
+def copied(x: Array) -> Array:
+    """The same numbers in a memory of their own."""
+    return x.copy() if isinstance(x, np.ndarray) else x.clone()
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """One after another, as float32."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts, dtype=np.float32, casting="same_kind")
+    return torch.cat(list(parts)).float()
+
+
+def stack(rows: Sequence[Array]) -> Array:
+    """One below another."""
+    return np.stack(rows) if isinstance(rows[0], np.ndarray) else torch.stack(list(rows))
+
+
+def countdown(n: int, *, like: Array) -> Array:
+    """n, n − 1, …, 1 in a column."""
+    if isinstance(like, np.ndarray):
+        return np.arange(n, 0, -1, dtype=np.float32)[:, None]
+    return torch.arange(n, 0, -1, dtype=torch.float32, device=like.device)[:, None]
+
+
+def highest(x: Array) -> Array:
+    """The maximum of each column."""
+    return x.max(0) if isinstance(x, np.ndarray) else x.amax(0)
+
+
+def where(flags: Array, x: Array, other: float) -> Array:
+    """`x` where flagged, and elsewhere the number."""
+    return (np if isinstance(x, np.ndarray) else torch).where(flags, x, other)
+
+
+def count_bins(x: Array, first: float, width: float, n_bins: int, weights: Array) -> Array:
+    """Histogram over bins of equal width, with what lies below and above them at the ends.
+
+    `torch.histc` takes milliseconds for a few hundred elements where it runs in several threads.
+
+    Args:
+        x: Finite numbers, in a row.
+        first: Where the first bin begins; an element on an edge belongs to the bin that begins
+            there.
+        width: Of each bin.
+        n_bins: How many.
+        weights: What each element counts for.
+
+    Returns:
+        [n_bins + 2], as floats.
+    """
+    if isinstance(x, np.ndarray):
+        places = np.clip(np.floor((x - first) / width), -1, n_bins).astype(np.intp) + 1
+        return np.bincount(places, weights, n_bins + 2)
+    places = ((x - first) / width).floor().clamp_(-1, n_bins).long() + 1
+    return torch.zeros(n_bins + 2, device=x.device).scatter_add_(0, places, weights.float())
+
+
+def in_a_row(numbers: Sequence[Any], more: Array) -> Array:
+    """Numbers, each an element, and then those of a vector; float64."""
+    if isinstance(more, np.ndarray):
+        return np.concatenate([np.array(numbers, np.float64), more])
+    return torch.cat([torch.stack(list(numbers)), more]).double()
+
+
+def as_tensor(x: Array) -> Tensor:
+    """A tensor of the same numbers."""
+    return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
 
 
 def zeros_like(x: Array) -> Array:
@@ -80,7 +159,7 @@ class Readings:
         """Add numbers, scalars, or vectors."""
         for x in readings:
             if not isinstance(x, Tensor):
-                self._numbers.append(x)
+                self._numbers.append(float(x))
             elif not on_host(x):
                 self._parts.append(x.detach().reshape(-1))
             elif x.dim():

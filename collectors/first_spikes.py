@@ -13,14 +13,24 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from spikewatch.observing import Counters, Counts, Histogram, OnHost
 
+from .arrays import (
+    Array,
+    Readings,
+    as_tensor,
+    count,
+    count_bins,
+    countdown,
+    highest,
+    sample,
+    stack,
+    where,
+)
 from .calls import Call, Subject
 from .strides import fair_stride
-from .sums import count_bins
 
 
 _MOST_PAIRS = 4096
@@ -39,94 +49,90 @@ class FirstSpikes:
 
     def __init__(self, subject: Subject) -> None:
         self._times_are_given = subject.library.spike_times
-        self._lead: Tensor | None = None  # silent steps before the first event; of a call per step
-        self._waiting: Tensor | None = None  # 1: no event yet
+        self._in_sample = False  # its beginning was seen
+        self._lead: Array | None = None  # silent steps before the first event; of a call per step
+        self._waiting: Array | None = None  # no event yet
         self._n_steps = 0
-        self._readings: list[Tensor] = []  # Σ lead, censored pairs
+        self._readings = Readings()  # Σ lead, censored pairs
         self._lengths: list[tuple[int, int]] = []  # pairs, time steps
         self._edges: tuple[float, ...] = ()
-        self._counts: Tensor | None = None
+        self._counts: Array | None = None
 
     def add(self, call: Call) -> None:
         """Read one time step, or a whole sequence."""
-        if call.again or call.time is None:
+        if call.again or call.time is None or call.values.numel() == 0:
             return
         if self._times_are_given:
-            self._read_times(call.spikes.detach())
+            self._read_times(call.spikes)
             return
         if call.axes.time is not None:
             self._read_sequence(call, call.axes.time)
             return
         if call.starts_sample:
             self._close()
-            pairs = _spread(call.values.flatten())
-            self._lead = torch.zeros_like(pairs, dtype=torch.float32)
-            self._waiting = torch.ones_like(self._lead)
-            self._n_steps = 0
-        self._read_step(call.values)
+            self._in_sample = True
+        if self._in_sample:
+            self._read_step(call.values)
 
     def _read_step(self, values: Tensor) -> None:
+        silent = sample(values, fair_stride(values.numel(), _MOST_PAIRS)) == 0
         if self._lead is None or self._waiting is None:
-            return  # the sample began before this step was observed
-        pairs = _spread(values.flatten())
-        if pairs.shape != self._lead.shape:
-            self._lead = self._waiting = None
+            self._lead, self._waiting = silent * 1.0, silent
+        elif len(silent) != len(self._waiting):
+            self._forget()
             return
-        self._waiting.mul_(torch.eq(pairs, 0, out=torch.empty_like(self._lead)))
-        self._lead.add_(self._waiting)
+        else:
+            self._waiting &= silent
+            self._lead += self._waiting
         self._n_steps += 1
 
     def _read_sequence(self, call: Call, axis: int) -> None:
-        pairs = _spread(call.values.movedim(axis, 0).flatten(1))
-        n_steps = len(pairs)
-        events = torch.ne(pairs, 0, out=torch.empty(pairs.shape, device=pairs.device))
+        in_time = call.values.movedim(axis, 0)
+        n_steps = len(in_time)
+        stride = fair_stride(in_time.numel() // n_steps, _MOST_PAIRS)
+        events = stack([sample(x, stride) for x in in_time]) != 0
         # The earliest event has the most steps left: their maximum tells it.
-        left = torch.arange(n_steps, 0, -1, dtype=torch.float32, device=pairs.device)
-        most_left = events.mul_(left.unsqueeze(1)).amax(0)
-        waiting = torch.eq(most_left, 0, out=torch.empty_like(most_left))
-        self._take_in(n_steps - most_left, waiting, n_steps)
+        most_left = highest(events * countdown(n_steps, like=events))
+        self._take_in(n_steps - most_left, most_left == 0, n_steps)
 
     def _read_times(self, times: Tensor) -> None:
         """Read what is a time already, ∞ for a neuron that never fired. Samples have no end."""
-        pairs = _spread(times.flatten()).float()
-        waiting = pairs.isinf().float()
-        self._take_in(torch.where(waiting > 0, 0.0, pairs), waiting, 0)
+        pairs = sample(times, fair_stride(times.numel(), _MOST_PAIRS))
+        waiting = abs(pairs) == math.inf
+        self._take_in(where(~waiting, pairs, 0.0), waiting, 0)
 
     def _close(self) -> None:
         """The sample is over: what did not fire yet is censored."""
-        if self._lead is not None and self._waiting is not None and self._n_steps > 0:
+        if self._lead is not None and self._waiting is not None:
             self._take_in(self._lead, self._waiting, self._n_steps)
-        self._lead = self._waiting = None
+        self._forget()
 
-    def _take_in(self, lead: Tensor, waiting: Tensor, n_steps: int) -> None:
-        self._readings += [lead.sum(), waiting.sum()]
-        self._lengths.append((lead.numel(), n_steps))
+    def _forget(self) -> None:
+        self._lead = self._waiting = None
+        self._n_steps, self._in_sample = 0, False
+
+    def _take_in(self, lead: Array, waiting: Array, n_steps: int) -> None:
+        self._readings.add(lead.sum(), count(waiting))
+        self._lengths.append((len(lead), n_steps))
         if not self._edges:
             n_bins = min(n_steps or _MOST_BINS, _MOST_BINS)
             width = -(-(n_steps or _MOST_BINS) // n_bins)
             self._edges = tuple(width * k - 0.5 for k in range(n_bins + 1))
         width, n_bins = self._edges[1] - self._edges[0], len(self._edges) - 1
-        counts = count_bins(lead, self._edges[0], width, n_bins, 1 - waiting)
+        counts = count_bins(lead, self._edges[0], width, n_bins, ~waiting)
         self._counts = counts if self._counts is None else self._counts + counts
 
     def flush(self) -> Counts | None:
         """Counters of the table `timing`, and the histogram of the times."""
         self._close()
-        if not self._readings or self._counts is None:
+        if self._counts is None:
             return None
-        readings = OnHost(torch.stack(self._readings), partial(_fold, self._lengths))
-        counts = self._counts.long()
+        readings = OnHost(self._readings.take(), partial(_fold, self._lengths))
+        counts = as_tensor(self._counts).long()
         histogram = Histogram("ttfs", self._edges, counts[1:-1], 0, counts[-1])
-        self._readings, self._lengths = [], []
-        self._counts = None
+        self._lengths, self._counts = [], None
         counters: Counters = {_NAMES: readings}
         return Counts({"timing": counters}, [histogram])
-
-
-def _spread(pairs: Tensor) -> Tensor:
-    """At most 4096 entries of the last dimension, evenly spread."""
-    stride = fair_stride(pairs.shape[-1], _MOST_PAIRS)
-    return pairs[..., ::stride] if stride > 1 else pairs
 
 
 def _fold(lengths: list[tuple[int, int]], numbers: list[float]) -> Mapping[str, float | int]:

@@ -10,16 +10,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spikewatch.metrics.membrane import MEMBRANE, RUNAWAY_THRESHOLDS, Z_BINS, Z_EDGES
 from spikewatch.observing import Counts, Histogram, OnHost
 
+from .arrays import (
+    Array,
+    as_tensor,
+    copied,
+    count,
+    count_bins,
+    in_a_row,
+    joined,
+    on_host,
+    sample,
+    where,
+)
 from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
 from .strides import fair_stride
-from .sums import count_bins
 from .surrogate import output_shape
 
 
@@ -37,8 +49,8 @@ _MOST_LOOKS = 8  # at what a node saves, where each one waits for the device
 class _Reading(NamedTuple):
     """Potentials in thresholds, u/θ, with the spikes beside them where both are known."""
 
-    scaled: Tensor
-    spikes: Tensor | None
+    scaled: Array
+    spikes: Array | None
     pre_reset: bool
 
 
@@ -59,9 +71,10 @@ class MembraneReader:
         threshold = self._subject.library.dynamics(call.module).threshold
         if threshold is None:
             return
-        readings = [r for r in self._from_graph(call, threshold) if r is not None]
-        if not readings and (kept := self._from_library(call, threshold)) is not None:
-            readings = [kept]
+        with np.errstate(all="ignore"):  # potentials may be anything
+            readings = [r for r in self._from_graph(call, threshold) if r is not None]
+            if not readings and (kept := self._from_library(call, threshold)) is not None:
+                readings = [kept]
         self._readings += readings
 
     def _from_graph(self, call: Call, threshold: Tensor | float) -> Iterator[_Reading | None]:
@@ -75,23 +88,27 @@ class MembraneReader:
         if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
         stride = fair_stride(saved.numel(), _MOST)
-        saved, spikes = _some(saved, stride), _some(spikes, stride)
         theta = _theta(threshold, output_shape(node), stride, like=saved)
-        known = self._saved or self._find_out(saved, spikes, theta)
+        far = not on_host(saved)
+        saved, spikes = sample(saved, stride), sample(spikes, stride)
+        known = self._saved or self._find_out(saved, spikes, theta, far=far)
         if not known:
             return None
         potential = saved + theta if known == "u-theta" else saved
-        # The user may change the spikes in place later on; the quotient is our own tensor already.
-        return _Reading(potential / theta, spikes.clone(), pre_reset=True)
+        # The user may change the spikes in place later on; the quotient is our own already.
+        return _Reading(potential / theta, copied(spikes), pre_reset=True)
 
-    def _find_out(self, saved: Tensor, spikes: Tensor, theta: Tensor) -> str:
-        """What the node saves. Settled once there was something to hold it against."""
+    def _find_out(self, saved: Array, spikes: Array, theta: Array, *, far: bool) -> str:
+        """What the node saves. Settled once there was something to hold it against.
+
+        Where the device is `far`, comparing would wait for it.
+        """
         stated = self._subject.library.saved
         self._n_looks += 1
-        if stated != "other" and saved.device.type != "cpu":  # comparing would wait for the device
+        if stated != "other" and far:
             self._saved = stated
             return stated
-        if self._n_looks > _MOST_LOOKS and saved.device.type != "cpu":
+        if self._n_looks > _MOST_LOOKS and far:
             return ""
         fired = spikes > 0
         silent = not fired.any()
@@ -119,8 +136,8 @@ class MembraneReader:
         stride = fair_stride(potential.numel(), _MOST)
         theta = _theta(threshold, tuple(potential.shape), stride, like=potential)
         same = potential.shape == call.spikes.shape and membrane.pre_reset
-        spikes = _some(call.spikes, stride).clone() if same else None
-        return _Reading(_some(potential, stride) / theta, spikes, membrane.pre_reset)
+        spikes = copied(sample(call.spikes, stride)) if same else None
+        return _Reading(sample(potential, stride) / theta, spikes, membrane.pre_reset)
 
     def flush(self) -> Counts | None:
         """Counters of the table `membrane`, and the histogram of z."""
@@ -130,20 +147,21 @@ class MembraneReader:
         kinds = sorted({_kind(r) for r in self._readings})
         parts = [_joined([r for r in self._readings if _kind(r) == kind]) for kind in kinds]
         self._readings = []
-        sums = [_sums(part) for part in parts]
-        whole = torch.stack(sums).sum(0)
-        fold = partial(_fold, self._reference, sum(part.scaled.numel() for part in parts))
-        counts = whole[len(_SUMS) :].long()
+        with np.errstate(all="ignore"):
+            whole = sum(map(_sums, parts[1:]), start=_sums(parts[0]))
+        counts = as_tensor(whole[len(_SUMS) :]).long()
+        fold = partial(_fold, self._reference, sum(len(part.scaled) for part in parts))
+        readings = whole if isinstance(whole, Tensor) else whole.tolist()
         histogram = Histogram("membrane", _EDGES, counts[1:-1], counts[0], counts[-1])
-        return Counts({"membrane": {_NAMES: OnHost(whole, fold)}}, [histogram])
+        return Counts({"membrane": {_NAMES: OnHost(readings, fold)}}, [histogram])
 
 
-def _is_over(saved: Tensor, theta: Tensor, meaning: str) -> Tensor:
+def _is_over(saved: Array, theta: Array, meaning: str) -> Array:
     return saved >= (0 if meaning == "u-theta" else theta)
 
 
-def _share(true: Tensor) -> float:
-    return float(true.float().mean())
+def _share(true: Array) -> float:
+    return float(count(true) / len(true))
 
 
 def _kind(reading: _Reading) -> tuple[bool, bool]:
@@ -152,27 +170,25 @@ def _kind(reading: _Reading) -> tuple[bool, bool]:
 
 def _joined(readings: Sequence[_Reading]) -> _Reading:
     """Readings of one kind as one."""
-    scaled = torch.cat([r.scaled for r in readings]).float()
     spikes = [r.spikes for r in readings if r.spikes is not None]
-    return _Reading(scaled, torch.cat(spikes) if spikes else None, readings[0].pre_reset)
+    scaled = joined([r.scaled for r in readings])
+    return _Reading(scaled, joined(spikes) if spikes else None, readings[0].pre_reset)
 
 
-def _sums(reading: _Reading) -> Tensor:
+def _sums(reading: _Reading) -> Array:
     """Those that `_SUMS` names, then the counts in the bins; float64."""
     scaled = reading.scaled
-    finite = torch.eq(scaled - scaled, 0, out=torch.empty_like(scaled))
-    z = torch.where(finite > 0, scaled - 1, 0.0)
-    n = finite.sum()
-    above = torch.ge(z, 0, out=torch.empty_like(z)).mul_(finite).sum()
-    runaway = torch.gt((z + finite).abs(), RUNAWAY_THRESHOLDS, out=torch.empty_like(z)).sum()
+    finite = scaled - scaled == 0
+    z = where(finite, scaled - 1, 0.0)
+    n = count(finite)
+    above, runaway = count((z >= 0) & finite), count(abs(z + finite) > RUNAWAY_THRESHOLDS)
     n_error = error = n * 0
     if reading.spikes is not None:
-        miss = torch.where(finite > 0, scaled - reading.spikes, 0.0)
-        n_error, error = n, torch.dot(miss, miss)
+        miss = where(finite, scaled - reading.spikes, 0.0)
+        n_error, error = n, miss @ miss
     pre_reset = n if reading.pre_reset else n * 0
-    sums = (n, pre_reset, z.sum(), torch.dot(z, z), above, runaway, n_error, error)
     counts = count_bins(z, _EDGES[0], 0.25, len(_EDGES) - 1, finite)
-    return torch.cat([torch.stack(sums), counts]).double()
+    return in_a_row([n, pre_reset, z.sum(), z @ z, above, runaway, n_error, error], counts)
 
 
 class _Reference:
@@ -241,16 +257,14 @@ def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
         yield nodes[chosen * each], values.select(axis, chosen)
 
 
-def _some(x: Tensor, stride: int) -> Tensor:
-    return x.detach().flatten()[::stride]
-
-
 def _theta(
     threshold: Tensor | float, shape: tuple[int, ...], stride: int, *, like: Tensor
-) -> Tensor:
+) -> Array:
     """θ of each element that is read, or of all of them; nothing is copied to the device."""
-    if not isinstance(threshold, Tensor):
-        return torch.full((), threshold, dtype=like.dtype, device=like.device)
-    if threshold.numel() == 1:
-        return threshold.detach().reshape(()).to(like)
-    return _some(threshold.broadcast_to(shape), stride).to(like)
+    if isinstance(threshold, Tensor):
+        if threshold.numel() > 1:
+            return sample(threshold.broadcast_to(shape).to(like), stride)
+        threshold = threshold.detach().reshape(()).to(like)
+        return threshold.item() if on_host(threshold) else threshold
+    rounded = torch.full((), threshold, dtype=like.dtype, device=like.device)
+    return rounded.item() if on_host(rounded) else rounded

@@ -17,18 +17,6 @@ def in_full_precision(x: Tensor) -> Tensor:
     return x if x.dtype.is_floating_point and x.dtype.itemsize >= 4 else x.float()
 
 
-def count_bins(x: Tensor, first: float, width: float, n_bins: int, weights: Tensor) -> Tensor:
-    """Histogram over bins of equal width, with what lies below and above them at the ends.
-
-    `torch.histc` takes milliseconds for a few hundred elements where it runs in several threads.
-
-    Returns:
-        float32 [n_bins + 2]; an element on an edge belongs to the bin that begins there.
-    """
-    places = ((x - first) / width).floor().clamp_(-1, n_bins).long() + 1
-    return torch.zeros(n_bins + 2, device=x.device).scatter_add_(0, places, weights.float())
-
-
 class Tally:
     """Rows of scalars, one for each reading, summed up over the readings that are finite.
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from spikewatch.collectors import arrays, spike_counts
+from spikewatch.collectors import arrays, membrane, spike_counts
 
 from .conftest import make_net, train
 
@@ -31,7 +31,7 @@ def _rows(watched, stored):
 
 def test_host_and_device_count_the_same(rows, monkeypatch):
     on_host = rows("host")
-    for module in (arrays, spike_counts):
+    for module in (arrays, membrane, spike_counts):
         monkeypatch.setattr(module, "on_host", lambda _: False)
     on_device = rows("device")
     for table, frame in on_host.items():
