@@ -25,6 +25,7 @@ from .recognise import BY_HAND, Found, find_spiking, output_widths
 from .surrogate import surrogate_nodes
 
 
+_NO_KEYWORDS: Mapping[str, Any] = {}
 _CONFIRMED = {
     "class": "",
     "code": "made by an autograd function",
@@ -157,13 +158,16 @@ class SpikeObserver:
     # ------------------------------------------------------------------------------------ hooks
 
     def _before_forward(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NO_KEYWORDS
     ) -> None:
+        # Of a model that is a neuron itself, the root's hook may take this one off just now. Then
+        # torch calls it nevertheless, and without the keyword arguments.
         session = self._session
         if session is None or not session.active:
             return
         try:
-            self._starts = self._library.starts_sample(module, args, kwargs)
+            starts = self._library.starts_sample(module, args, kwargs)
+            self._starts = session.begins_sample(self.layer.name, starts)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
 

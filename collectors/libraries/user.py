@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikewatch.metrics.amplitudes import ALPHA_CLAMP
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor
 from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
 
@@ -45,9 +45,7 @@ def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
     yield from (place[name] for name in names for place in places if name in place)
 
 
-def _starts_sample(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool | None:
+def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
     takes = _states_taken(module)
     for name in takes:
