@@ -173,6 +173,10 @@ class TimeSteps:
         self.longest = 0
         """Most calls that a sample took in this step; of one that goes on, those in it."""
 
+    def is_first(self, forward: int) -> bool:
+        """Whether the call that comes is the first one in this forward pass of the model."""
+        return forward != self._forward
+
     def next(self, starts: bool | None, *, forward: int) -> tuple[int | None, bool]:
         """Number one call.
 
@@ -185,7 +189,7 @@ class TimeSteps:
             The time step, None if it is unknown, and whether a sample starts.
         """
         if starts is None:
-            starts = forward != self._forward
+            starts = self.is_first(forward)
             known = forward > 0
         else:
             known = self._time is not None or starts

@@ -77,8 +77,8 @@ class LayerReader:
         if clock is None:
             clock = self._clocks[phase, call.again] = TimeSteps()
         starts = None if call.again else call.starts_sample
-        if starts is None and not call.again and self._continuity.goes_on(call):
-            starts = False
+        if starts is None and not call.again and clock.is_first(session.n_forwards):
+            starts = False if self._continuity.goes_on(call) else None
         call.time, call.starts_sample = clock.next(starts, forward=session.n_forwards)
         index = clock.longest - 1 if call.time is None else call.time
         call.probed, call.spread = self._turn.takes(index), self._turn.spreads(index)
