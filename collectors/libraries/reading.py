@@ -48,7 +48,7 @@ def is_fresh(state: Any, *, drive: Any = None, rest: float | Tensor = 0.0) -> St
 
     None yet, empty, a leaf, or at rest everywhere and without a history in the autograd graph. A
     state that was detached, as truncated backpropagation through time does, is not at rest. But
-    without gradients a layer is at rest as well until the first spike has reached it.
+    where nothing makes a graph, a layer is at rest as well until the first spike has reached it.
 
     Args:
         state: The state that a forward call starts from.
@@ -63,10 +63,12 @@ def is_fresh(state: Any, *, drive: Any = None, rest: float | Tensor = 0.0) -> St
         return True
     if state.grad_fn is not None:
         return False
-    if state.device.type == "cpu":
-        return "at rest" if _all_at(state, rest) else False
     graph = torch.is_grad_enabled() and isinstance(drive, Tensor) and drive.requires_grad
-    return True if graph else None
+    if state.device.type != "cpu":
+        return True if graph else None
+    if not _all_at(state, rest):
+        return False
+    return True if graph else "at rest"
 
 
 def _all_at(state: Tensor, rest: float | Tensor) -> bool:
