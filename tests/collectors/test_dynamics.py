@@ -2,6 +2,7 @@
 
 import math
 
+import polars as pl
 import pytest
 import snntorch as snn
 import torch
@@ -137,3 +138,21 @@ def test_every_counter_is_declared():
 def test_only_a_threshold_that_learns_sits_at_a_clamp(listen, learned, pinned):
     row = row_of(listen, LIF(0.5, threshold=40.0, **{learned: True}))
     assert row["n_thresholds_pinned"] == pinned
+
+
+def test_an_infinite_threshold_is_out_of_range_where_it_is_learnt_and_meant_where_it_is_not(listen):
+    held = snn.Leaky(beta=0.9, threshold=math.inf)
+    learnt = snn.Leaky(beta=0.9, threshold=torch.tensor([math.inf]), learn_threshold=True)
+    plain_number = neuron.LIFNode(v_threshold=math.inf)
+    heard = listen(nn.Sequential(plain_number))
+    plain_number(torch.rand(2, 3))
+    assert heard.tables("0")["dynamics"]["n_thresholds_out"] == 0
+    assert row_of(listen, held)["n_thresholds_out"] == 0
+    assert row_of(listen, learnt)["n_thresholds_out"] == 1
+
+
+def test_no_width_is_measured_in_infinite_thresholds():
+    rows = TABLES["dynamics"].compute(
+        pl.DataFrame({"fwhm": [0.6, 0.6], "sum_threshold": [2.0, math.inf], "n_thresholds": [1, 1]})
+    )
+    assert rows["surrogate_width_ratio"].to_list() == [0.3, None]
