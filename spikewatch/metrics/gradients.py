@@ -63,8 +63,8 @@ GRADIENTS = Table(
             "is_unused",
             _INT,
             "last",
-            "1 where the loss uses spikes before these, or this layer's membrane potential, but not "
-            "these",
+            "1 where the loss uses spikes before these, or this layer's membrane potential, but "
+            "not these",
         ),
     ],
 )
@@ -139,7 +139,10 @@ def grad_depth_ratio() -> pl.Expr:
 
 @GRADIENTS.metric(unit="1", bad="outside", source="backpropagation through time")
 def grad_time_ratio() -> pl.Expr:
-    """RMS of ∂L/∂s at the first time step over that at the last one."""
+    """RMS of ∂L/∂s at the first time step over that at the last one.
+
+    Large where it explodes on its way back; and where the last steps have nothing left to learn.
+    """
     last = pl.col("sum_sq_grad_last")
     return pl.when(last > 0).then((pl.col("sum_sq_grad_first") / last).sqrt())
 

@@ -288,6 +288,11 @@ def test_a_readout_with_deeper_layers_after_it_is_not_detached(wide):
     assert not fired(wide(range(10), lif=cut | {"is_unused": 1}))
 
 
+def test_a_last_time_step_that_has_nothing_left_to_learn_is_no_illness(wide):
+    sure = {"sum_sq_grad_last": 1e-5 / 1.6e19}  # a focal loss: 4e9 times less than at the first one
+    assert not fired(wide(range(60), lif=sure))
+
+
 def test_amplitudes_that_are_still_the_same_after_200_steps_are_tied(wide):
     tied = {"sum_sq_amplitude": 4.0}
     assert not fired(wide(range(150, 200), tern=tied))
