@@ -31,7 +31,9 @@ class DynamicsReader:
         self._counters: Counters | None = None  # of the step that runs, once it was due
         self._learnable: Mapping[str, nn.Parameter] = {}
         self._with_graph = False
-        self._idle = IdleParameters("n_learnable", "n_without_gradient", "without_gradient_rows")
+        self._idle = IdleParameters(
+            "n_learnable", "n_without_gradient", "without_gradient_rows", tell=subject.tell
+        )
 
     def add(self, call: Call) -> None:
         """Read the parameters at the first call of a step, before the optimizer moves them."""

@@ -99,6 +99,18 @@ def test_a_parameter_with_gradient_is_told_from_one_without(listen):
     assert row["without_gradient_rows"] == 3
 
 
+def test_a_parameter_that_learns_nothing_is_called_by_its_name_once(listen):
+    lif = snn.Leaky(beta=1.5, learn_beta=True, learn_threshold=True)  # β is clamped to 1
+    heard = listen(nn.Sequential(lif))
+    for _ in range(12):
+        lif.zero_grad(set_to_none=True)
+        lif(torch.rand(3, 4), torch.full((3, 4), 0.5))[0].sum().backward()
+        heard.tables("0")
+    ((layer, note),) = heard.notes
+    assert layer == "0"
+    assert note.startswith("its parameter 'beta' got no gradient, or one of exact zeros")
+
+
 def test_a_gradient_that_comes_back_ends_the_count(listen):
     lif = snn.Leaky(beta=0.9, learn_beta=True)
     heard = listen(nn.Sequential(lif))
