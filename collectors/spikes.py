@@ -81,6 +81,7 @@ class SpikeObserver:
             fault=self._fault,
             widths=widths,
         )
+        self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)
         self._ear = (
             None if running is None or self._candidate.sure else self._ear_of(found, running)
@@ -242,7 +243,9 @@ class SpikeObserver:
         )
 
     def _confirm_site(self, suffix: str) -> None:
-        if self._session is not None:
+        """Store a further site, once: it is found in each phase, and anew where shapes change."""
+        if self._session is not None and suffix not in self._further_sites:
+            self._further_sites.add(suffix)
             name, note = self.layer.name + suffix, f"{self.layer.name!r} at another site"
             self._session.confirm(replace(self.layer, name=name, note=note))
 
