@@ -15,7 +15,7 @@ from .surrogate import surrogate_nodes
 
 
 Verdict = Literal["yes", "wait", "no"]
-Evidence = Literal["class", "code", "threshold"]
+Evidence = Literal["class", "code", "threshold", "library"]
 
 
 class Made(NamedTuple):
@@ -40,8 +40,9 @@ class Candidate:
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
     have both signs and no silence, are no spikes. Of those that only have a threshold the output
-    has to be spikes without doubt, and the input not to be. Nodes are told apart by themselves and
-    held weakly: the number of one that is freed is soon another's.
+    has to be spikes without doubt, and the input not to be. Of a library's neuron within another
+    one nothing has to be found out, but what it makes is not made by the outer one. Nodes are told
+    apart by themselves and held weakly: the number of one that is freed is soon another's.
     """
 
     def __init__(self, *, found_by: Evidence, claims: WeakSet[Any]) -> None:
@@ -63,7 +64,13 @@ class Candidate:
             made: What functions have made within the call, as far as it was heard, by their nodes.
         """
         by, inputs = self._found_by, [t for a in args if (t := first_tensor(a)) is not None]
+        if by == "class" and nodes and self._claims.issuperset(nodes):
+            self.why = "a layer within it makes its spikes"
+            return "no"
         own = self._own_nodes(inputs, nodes)
+        if by == "library":
+            self.sure = bool(nodes) and looks_like_spikes(spikes) is not None
+            return "yes"
         if by != "class":
             if not spikes.requires_grad:
                 return "wait"
