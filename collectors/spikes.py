@@ -251,7 +251,7 @@ class SpikeObserver:
         else:
             if not self._axes and spikes.requires_grad:
                 nodes = surrogate_nodes(spikes)
-                written = infer_axes(spikes, nodes)
+                written = infer_axes(spikes, nodes, self._tell)
                 self._axes = written if nodes or written != "B*" else ""
             written = self._axes or "B*"
         return Axes.parse(written, rank=rank)
