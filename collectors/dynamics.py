@@ -7,12 +7,13 @@ when the step ends.
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from spikewatch.metrics.dynamics import DECAY_EXTREMES, THRESHOLD_CLAMP
-from spikewatch.observing import Counters, Counts
+from spikewatch.observing import Counters, Counts, OnHost
 
 from .calls import Call, Subject
 from .idle_parameters import IdleParameters
@@ -21,6 +22,11 @@ from .library import Dynamics
 
 # What libraries and users call a threshold that is a parameter.
 _OF_THRESHOLDS = re.compile("thr|v_?th|theta", re.IGNORECASE)
+
+
+_DECAY = (
+    "n_decays", "sum_decay", "decay_min", "decay_max", "n_decays_out", "n_decays_extreme",
+)  # fmt: skip
 
 
 class DynamicsReader:
@@ -45,7 +51,9 @@ class DynamicsReader:
     def _read(self, dynamics: Dynamics) -> None:
         self._learnable = dynamics.learnable
         learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
-        self._counters = _threshold(dynamics.threshold, learned=learned) | _decay(dynamics.decay)
+        self._counters = _threshold(dynamics.threshold, learned=learned) | _decay(
+            dynamics.decay, guessed=dynamics.decay_guessed
+        )
 
     def flush(self) -> Counts | None:
         """Counters of the table `dynamics`."""
@@ -88,22 +96,20 @@ def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
     return counters
 
 
-def _decay(decay: Tensor | float | None) -> Counters:
+def _decay(decay: Tensor | float | None, *, guessed: bool) -> Counters:
     if decay is None:
         return {}
     low, high = DECAY_EXTREMES
     if not isinstance(decay, Tensor):
-        return {
-            "n_decays": 1,
-            "sum_decay": decay,
-            "decay_min": decay,
-            "decay_max": decay,
-            "n_decays_out": int(not 0 < decay < 1),
-            "n_decays_extreme": int(not low <= decay <= high),
-        }
+        if guessed and not 0 <= decay <= 1:
+            return {}
+        numbers = (
+            1, decay, decay, decay, int(not 0 < decay < 1), int(not low <= decay <= high),
+        )  # fmt: skip
+        return dict(zip(_DECAY, numbers, strict=True))
     decay = decay.detach().float().flatten()
     healthy, moderate = (decay > 0) & (decay < 1), (decay >= low) & (decay <= high)
-    return {
+    counters: Counters = {
         "n_decays": decay.numel(),
         "sum_decay": decay.sum(),
         "decay_min": decay.min(),
@@ -111,3 +117,15 @@ def _decay(decay: Tensor | float | None) -> Counters:
         "n_decays_out": decay.numel() - healthy.sum(),
         "n_decays_extreme": decay.numel() - moderate.sum(),
     }
+    if not guessed:
+        return counters
+    readings = torch.stack([x.float() for x in counters.values() if isinstance(x, Tensor)])
+    return {_DECAY: OnHost(readings, partial(_fold_guessed, decay.numel()))}
+
+
+def _fold_guessed(n_decays: int, readings: list[float]) -> Mapping[str, float | None]:
+    """The counters of a decay that may be none, which its values tell once they are on the host."""
+    pairs = zip(_DECAY, (n_decays, *readings), strict=True)
+    found = {name: int(x) if name.startswith("n_") else x for name, x in pairs}
+    beyond = found["decay_min"] < 0 or found["decay_max"] > 1
+    return dict.fromkeys(_DECAY) if beyond else found

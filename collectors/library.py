@@ -31,6 +31,7 @@ class Dynamics:
         threshold: θ at which the membrane potential makes a spike, in units of the potential.
         decay: Factor by which one time step multiplies the membrane potential, β = exp(−Δt/τ) or
             1 − 1/τ; healthy within (0, 1).
+        decay_guessed: Whether it is taken for that by its name alone: beyond [0, 1] it is none.
         reset: What a spike does to the potential: θ is subtracted, it is set to a value, nothing.
         surrogate: Name of the surrogate gradient, as the library writes it.
         learnable: Trainable parameters that belong to the neuron itself, by attribute name.
@@ -38,6 +39,7 @@ class Dynamics:
 
     threshold: Number | None = None
     decay: Number | None = None
+    decay_guessed: bool = False
     reset: Reset | None = None
     surrogate: str = ""
     learnable: Mapping[str, nn.Parameter] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
 from .calls import Call, Subject
-from .candidates import Candidate
+from .candidates import Candidate, Evidence
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
@@ -67,8 +67,9 @@ class SpikeObserver:
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
-        self._candidate = Candidate(found_by=found.by, claims=claims)
-        self._candidate.sure = found.sure or found.note == BY_HAND
+        by: Evidence = "library" if found.nested else found.by
+        self._candidate = Candidate(found_by=by, claims=claims)
+        self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
         self._by = found.by
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -84,7 +85,9 @@ class SpikeObserver:
         self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)
         self._ear = (
-            None if running is None or self._candidate.sure else self._ear_of(found, running)
+            None
+            if running is None or found.sure or self._candidate.sure
+            else self._ear_of(found, running)
         )
         self._starts: bool | None = None
 
@@ -255,7 +258,7 @@ class SpikeObserver:
         else:
             if not self._axes and spikes.requires_grad:
                 nodes = surrogate_nodes(spikes)
-                written = infer_axes(spikes, nodes)
+                written = infer_axes(spikes, nodes, self._tell)
                 self._axes = written if nodes or written != "B*" else ""
             written = self._axes or "B*"
         return Axes.parse(written, rank=rank)

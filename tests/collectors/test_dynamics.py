@@ -66,8 +66,11 @@ class Handmade(nn.Module):
     ("named", "decay"),
     [
         ({"decay": 0.25}, 0.25),
-        ({"decay": 1.1}, 1.1),  # it grows by itself, and is to be told
-        ({"mem_decay": -0.1}, -0.1),
+        ({"decay": torch.tensor([0.25, 0.5])}, 0.75),
+        ({"decay": 1.1}, None),  # a name that was guessed is no ground for an alarm
+        ({"mem_decay": -0.1}, None),
+        ({"decay": torch.tensor([0.9, 3.0])}, None),
+        ({"beta": torch.tensor(1.02)}, None),
         ({"decay": 20.0}, None),  # a time constant
         ({"decay": 20.0, "beta": 0.9}, 0.9),
         ({"beta": 5.0}, None),  # the sharpness of a surrogate
@@ -76,6 +79,47 @@ class Handmade(nn.Module):
 def test_what_a_handmade_neuron_calls_a_decay(listen, named, decay):
     row = row_of(listen, Handmade(**named))
     assert row.get("sum_decay") == decay
+
+
+class Learned(nn.Module):
+    """A neuron whose decay is made of what is learned."""
+
+    def __init__(self, **named):
+        super().__init__()
+        self.threshold = 1.0
+        for name, value in named.items():
+            setattr(self, name, nn.Parameter(torch.tensor(value)))
+
+    def forward(self, current, mem):
+        mem = self.leak() * mem + current
+        return spike(mem - self.threshold, SuperSpike(10.0)), mem
+
+    def leak(self):
+        return self.decay
+
+
+class Squashed(Learned):
+    def leak(self):
+        return torch.sigmoid(self.decay)
+
+
+class Adaptive(Learned):
+    def leak(self):
+        return self.alpha - 0.1 * self.beta
+
+
+@pytest.mark.parametrize(
+    ("lif", "decay"),
+    [
+        (Learned(decay=0.5), 0.5),
+        (Squashed(decay=0.5), None),  # sigmoid(0.5) acts
+        (Adaptive(alpha=0.75, beta=0.5), None),  # β may be the adaptation's
+    ],
+)
+def test_a_learned_number_is_a_decay_where_it_acts_as_it_stands(listen, lif, decay):
+    row = row_of(listen, lif)
+    assert row.get("sum_decay") == decay
+    assert row["sum_threshold"] == 1.0
 
 
 def test_each_neuron_may_have_a_threshold_of_its_own_and_nan_is_out(listen):

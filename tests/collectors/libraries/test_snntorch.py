@@ -395,3 +395,67 @@ def test_a_training_in_the_tutorials_style_is_counted(listen, told):
     assert hidden["gradients"]["sum_sg"] == pytest.approx(slopes.sum().item(), rel=1e-5)
     assert hidden["gradients"]["n_grad"] == spikes.numel()
     assert readout["gradients"]["n_grad"] == 0  # its spikes are thrown away
+
+
+class Inhibitory(nn.Module):
+    """A population of its own, within the recurrent connection of another one."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.down, self.up = nn.Linear(n, 3), nn.Linear(3, n)
+        self.lif = snn.Leaky(beta=0.7, threshold=0.2, init_hidden=True)
+
+    def forward(self, spikes):
+        return self.up(self.lif(self.down(spikes)))
+
+
+class ExInhibitory(snn.RLeaky):
+    def __init__(self, n):
+        super().__init__(beta=0.9, threshold=0.5, all_to_all=True, linear_features=n)
+        self.recurrent = Inhibitory(n)
+
+
+class Ordinary(snn.RLeaky):
+    def __init__(self, n):
+        super().__init__(beta=0.9, threshold=0.5, all_to_all=True, linear_features=n)
+
+
+class Wrapper(snn.Leaky):
+    """Derived from a neuron, and returns what another one within it makes."""
+
+    def __init__(self):
+        super().__init__(beta=0.9)
+        self.mine = snn.Leaky(beta=0.9, threshold=0.5, init_hidden=True)
+
+    def forward(self, x):
+        return self.mine(x)
+
+
+def test_a_neuron_that_a_user_put_into_a_neuron_is_a_layer_of_its_own(listen):
+    torch.manual_seed(0)
+    block = ExInhibitory(5)
+    inner, counted = block.recurrent.lif, []
+    inner.register_forward_hook(lambda *call: counted.append(call[2]))
+    heard = listen(nn.ModuleList([block]))
+    assert heard.spiking == ["0", "0.recurrent.lif"]
+    (spikes, mem), seen = block.init_rleaky(), []
+    for x in 3 * torch.rand(6, 4, 5, requires_grad=True):
+        spikes, mem = block(x, spikes, mem)
+        seen.append(spikes)
+    assert heard.flush("0", "spikes")["n_spikes"] == torch.stack(seen).count_nonzero() > 0
+    row = heard.flush("0.recurrent.lif", "spikes")
+    assert row["n_spikes"] == torch.stack(counted).count_nonzero() > 0
+    assert row["n_neurons"] == 3
+
+
+def test_a_neuron_that_returns_the_spikes_of_the_one_within_is_no_second_layer(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(Wrapper())
+    heard = listen(net)
+    spikes = net(3 * torch.rand(4, 5, requires_grad=True))
+    assert heard.flush("0", "spikes") is None
+    assert heard.flush("0.mine", "spikes")["n_spikes"] == spikes.count_nonzero() > 0
+
+
+def test_what_a_library_builds_into_its_neurons_is_no_layer(listen):
+    assert listen(nn.Sequential(Ordinary(5))).spiking == ["0"]
