@@ -21,7 +21,7 @@ _IN_TURN = (
 )
 
 
-class Samples:
+class Alternation:
     """Follows how many calls in a row make a sample, where each time step is a call of its own.
 
     Sites that pass states of their own to one module take turns in each time step: as many samples
@@ -55,16 +55,16 @@ class Site:
         self.shape = shape
         self.called = False
         self._subject = subject
-        self._samples = Samples()
+        self._alternation = Alternation()
         self._instruments = [make(subject) for make in INSTRUMENTS]
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
 
     def add(self, call: Call) -> None:
         """Have a call read by the instruments that its step is due for."""
         self.called = True
-        self._samples.add(call)
+        self._alternation.add(call)
         # Without a graph a state at rest looks fresh, also that of a neuron that had no input yet.
-        if self._samples.in_turn and call.has_graph:
+        if self._alternation.in_turn and call.has_graph:
             self._subject.tell(_IN_TURN)
         for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
@@ -77,10 +77,10 @@ class Site:
         whole = Counts({})
         for instrument in self._instruments:
             whole.include(instrument.flush())
-        if self._samples.in_turn:
+        if self._alternation.in_turn:
             whole.tables.pop("timing", None)
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
-        self._samples = Samples()
+        self._alternation = Alternation()
         return whole
 
 

@@ -135,7 +135,7 @@ def _is_of_adaptation(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _is_squashed(cls: type) -> bool:
+def _is_squashed(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class, or a method that it names, calls what squashes a number."""
     names = _names_in(getattr(cls.forward, "__code__", None))
     for name in sorted(names):
