@@ -1,5 +1,6 @@
 """Observers of spiking layers: hooks that turn forward calls into `Call`s, and keep no tensor."""
 
+import logging
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,10 @@ from .library import Library, unknown_start
 from .reachable import functions_of, reaches_tap
 from .recognise import BY_HAND, Found, find_spiking, output_widths
 from .surrogate import surrogate_nodes
+from .unregistered import why_unwatched
 
 
+_log = logging.getLogger("spikewatch")
 _NO_KEYWORDS: Mapping[str, Any] = {}
 _CONFIRMED = {
     "class": "",
@@ -41,7 +44,13 @@ def find(
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
     running = Running(model, [f.module for f in found if f.sure])
     widths = output_widths(model)
-    return [SpikeObserver(f, claims, running, widths) for f in found]
+    observers = [SpikeObserver(f, claims, running, widths) for f in found]
+    if unwatched := why_unwatched(model):
+        if observers:
+            observers[0].of_the_model = unwatched
+        else:  # there may be no run in which to note it
+            _log.warning("spikewatch: %s.", unwatched)
+    return observers
 
 
 class SpikeObserver:
@@ -64,6 +73,8 @@ class SpikeObserver:
         )
         self.called: bool | None = False
         self.always_on = False
+        self.of_the_model = ""
+        """What is to be told, once, of the model as a whole."""
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
@@ -111,6 +122,9 @@ class SpikeObserver:
     def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
+        if self.of_the_model:
+            session.note("", self.of_the_model, aloud=True)
+            self.of_the_model = ""
         module = self._module()
         if module is None or self._handles:
             return

@@ -293,6 +293,11 @@ def test_a_last_time_step_that_has_nothing_left_to_learn_is_no_illness(wide):
     assert not fired(wide(range(60), lif=sure))
 
 
+def test_the_advice_for_large_spikes_knows_neurons_that_fire_several_times_in_a_step():
+    advice = next(rule for rule in load_rules() if rule.name == "spikes-out-of-range").advice
+    assert all(words in advice for words in ("clamp the amplitude", "dt", "max_spikes_per_dt"))
+
+
 def test_amplitudes_that_are_still_the_same_after_200_steps_are_tied(wide):
     tied = {"sum_sq_amplitude": 4.0}
     assert not fired(wide(range(150, 200), tern=tied))
