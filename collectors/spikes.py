@@ -19,6 +19,7 @@ from .candidates import Candidate, Evidence
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
+from .libraries import user
 from .library import Library, unknown_start
 from .reachable import functions_of, reaches_tap
 from .recognise import BY_HAND, Found, find_spiking, output_widths
@@ -88,6 +89,7 @@ class SpikeObserver:
             else self._ear_of(found, running)
         )
         self._starts: bool | None = None
+        self._latest_step: int | None = None  # in which the layer was called
 
     def _ear_of(self, found: Found, running: Running) -> Ear | None:
         """What hears the functions that the module calls; where it taps them it is told already."""
@@ -167,6 +169,10 @@ class SpikeObserver:
             return
         try:
             self._starts = self._library.starts_sample(module, args, kwargs)
+            if session.step != self._latest_step:
+                self._latest_step = session.step
+                if self._starts is False and self._library.name == "user":
+                    self._starts = user.replaces_state(module, args, kwargs) is not False
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
 

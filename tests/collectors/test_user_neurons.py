@@ -328,6 +328,34 @@ def test_a_stack_of_time_steps_has_its_axis_where_it_was_stacked(dim, axes):
     assert infer_axes(torch.stack(steps, dim), []) == axes
 
 
+class Replaces(nn.Module):
+    """Replaces the state of the sample before; its reset is cut from the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold, self.mem = 0.5, 0.0
+
+    def forward(self, x, first):
+        self.mem = x if first else 0.8 * self.mem + x
+        s = Spike.apply(self.mem - self.threshold)
+        self.mem = self.mem * (1 - s.detach())
+        return s
+
+
+def test_a_state_of_an_earlier_step_is_replaced_and_a_sample_starts(listen):
+    torch.manual_seed(0)
+    net = nn.ModuleList([Replaces()])
+    heard = listen(net)
+    for step in range(3):
+        heard.step, heard.n_forwards = step, 1
+        x = 2 * torch.rand(5, 8, 4, requires_grad=True)
+        spikes = [net[0](current, t == 0) for t, current in enumerate(x)]
+        sum(spikes).sum().backward()
+        timing, times = heard.tables("0")["timing"], torch.stack(spikes).ne(0)
+        assert timing["n_ttfs_fired"] == times.any(0).sum() > 0
+        assert timing["sum_ttfs_steps"] == times.int().argmax(0)[times.any(0)].sum()
+
+
 def fire(u):
     return Spike.apply(u.requires_grad_())
 
