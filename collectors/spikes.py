@@ -94,6 +94,8 @@ class SpikeObserver:
     def _ear_of(self, found: Found, running: Running) -> Ear | None:
         """What hears the functions that the module calls; where it taps them it is told already."""
         functions = functions_of(found.module)
+        if found.surrogate is not None:
+            functions |= functions_of(found.surrogate)
         if not functions or reaches_tap(found.module):
             return None
         return Ear(found.name, found.module, functions, running, self._inner_subject)
