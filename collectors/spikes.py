@@ -15,7 +15,7 @@ from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
 from .calls import Call, Subject
-from .candidates import Candidate, Evidence
+from .candidates import Candidate, Evidence, Named
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
@@ -70,6 +70,7 @@ class SpikeObserver:
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(found_by=by, claims=claims)
         self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
+        self._named = Named() if found.note == BY_HAND else None
         self._by = found.by
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -149,9 +150,9 @@ class SpikeObserver:
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
 
-    def _tell(self, message: str) -> None:
+    def _tell(self, message: str, *, aloud: bool = False) -> None:
         if self._session is not None:
-            self._session.note(self.layer.name, message)
+            self._session.note(self.layer.name, message, aloud=aloud)
 
     def _spent(self, seconds: float) -> None:
         if self._session is not None:
@@ -201,6 +202,8 @@ class SpikeObserver:
     ) -> None:
         began = time.perf_counter()
         try:
+            if self._named is not None and module is not None:
+                output = self._named.spikes_first(output, partial(self._tell, aloud=True))
             spikes = self._library.spikes(output)
             if spikes is None:
                 return
