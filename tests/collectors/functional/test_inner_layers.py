@@ -485,3 +485,45 @@ def test_neurons_that_share_a_surrogate_may_return_their_potential_first(listen,
         row = row_of(heard, counts, "spikes")
         assert row["n_spikes"] == sum(s.sum() for _, s, _ in entries) > 0
         assert row["n_obs"] == 5 * 16
+
+
+class Listed(nn.Module):
+    """Its later layers stand in a plain list, so that they are not registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.later = nn.Linear(6, 6), [nn.Linear(6, 6) for _ in range(2)]
+
+    def forward(self, x):
+        states = [(torch.zeros(len(x), 6),) * 2 for _ in range(3)]
+        for _ in range(4):
+            spikes = x
+            for i, layer in enumerate([self.fc, *self.later]):
+                states[i] = mem_update(layer, 4 * spikes, *states[i])
+                spikes = states[i][0]
+        return states[-1][1]
+
+
+def test_layers_that_are_not_registered_are_told_apart_and_told_of(listen, made):
+    torch.manual_seed(0)
+    net = Listed()
+    heard = hear(listen, net)
+    for _ in range(2):
+        made.clear()
+        net(torch.rand(16, 6)).square().sum().backward()
+        found = inner(heard, "")
+        assert list(found) == ["fc.spikes", "unregistered.1.spikes", "unregistered.2.spikes"]
+        for layer, counts in enumerate(found.values()):
+            row, spikes = row_of(heard, counts, "spikes"), [s for _, s, _ in made[layer::3]]
+            assert row["n_spikes"] == sum(s.sum() for s in spikes) > 0
+    assert any("nn.ModuleList" in message for _, message in heard.notes)
+
+
+def test_weights_that_were_registered_after_attach_are_known_all_the_same(listen):
+    torch.manual_seed(0)
+    net = Written()
+    heard = hear(listen, net)
+    net.fc1 = nn.Linear(6, 9)
+    net(3 * torch.rand(16, 6)).square().sum().backward()
+    assert list(inner(heard, "")) == ["fc1.spikes", "fc2.spikes"]
+    assert not any("nn.ModuleList" in message for _, message in heard.notes)
