@@ -1,13 +1,14 @@
 """Whether a layer of unknown make has shown that it makes spikes."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
+from .hooks import why_unreadable
 from .levels import looks_like_spikes
 from .library import first_tensor
 from .quantized.operands import is_made_of_weights
@@ -110,6 +111,45 @@ class Candidate:
         # Hooks of inner modules run first: what they claim is not their parent's.
         self._claims.update(own)
         return own
+
+
+class Named:
+    """Finds the spikes in what a layer returns that a user has named: they may not come first."""
+
+    def __init__(self) -> None:
+        self._place = 0
+        self._sure = False
+
+    def spikes_first(self, output: Any, tell: Callable[[str], None]) -> Any:
+        """What was returned, with the spikes before all else; `tell` is told if there are none.
+
+        The first tensor is taken for them unless it takes many values, and another one does not.
+        """
+        if not isinstance(output, tuple | list) or len(output) < 2:
+            return output
+        if not self._sure:
+            self._look(output, tell)
+        place = self._place
+        if place == 0 or place >= len(output):
+            return output
+        return (output[place], *output[:place], *output[place + 1 :])
+
+    def _look(self, output: Sequence[Any], tell: Callable[[str], None]) -> None:
+        looks = {i: looks_like_spikes(x) for i, x in enumerate(output) if _has_values(x)}
+        first = looks.get(0, False if not isinstance(output[0], Tensor) else None)
+        able = [i for i, look in looks.items() if look is not False]
+        if first is not False:
+            self._place, self._sure = 0, first is True
+        elif able:
+            self._place = next((i for i in able if looks[i]), able[0])
+            self._sure = looks[self._place] is True
+        elif looks:
+            self._sure = True
+            tell("nothing that it returns looks like spikes; the first tensor is counted")
+
+
+def _has_values(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and not why_unreadable(x)
 
 
 def _is_sign(x: Tensor) -> bool:

@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from spikewatch.layers import Kind, named_modules, own_type
 
@@ -33,7 +34,7 @@ _BY_THRESHOLD = "has a threshold; the first forward pass decides"
 class Found:
     """A module that makes spikes, or may; `by` what, if it is a candidate.
 
-    It may be nested in another neuron.
+    It may be nested in another neuron, and share its surrogate with others.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Found:
     axes: str = ""
     by: Evidence = "class"
     nested: bool = False
+    surrogate: nn.Module | None = None
 
     @property
     def sure(self) -> bool:
@@ -78,6 +80,7 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
             del hits[name]
             if (candidate := _candidate(name, hit.module)) is not None:
                 hits[name] = candidate
+    hits = _with_owners(hits, modules, libraries)
     neurons = [hit for hit in hits.values() if hit.kind == "spiking"]
     found = []
     for hit in (hits[name] for name in modules if name in hits):
@@ -93,6 +96,33 @@ def output_widths(model: nn.Module) -> frozenset[int]:
     """How many outputs the layers of a model with weights have, as PyTorch's classes call it."""
     found = [vars(m).get(a) for m in nn.Module.modules(model) for a in _WIDTHS]
     return frozenset(n for n in found if isinstance(n, int))
+
+
+def _with_owners(
+    hits: Mapping[str, Found], modules: Mapping[str, nn.Module], libraries: list[Library]
+) -> dict[str, Found]:
+    """With the neurons that share a surrogate in its place: it would be one layer for them all."""
+    found = dict(hits)
+    for name, hit in hits.items():
+        if hit.by != "code" or not _may_be_neuron(hit.module):
+            continue
+        owners = {n: m for n, m in modules.items() if hit.module in m._modules.values()}
+        if len(owners) < 2 or not all(map(_may_be_neuron, owners.values())):
+            continue
+        del found[name]
+        for owner, module in owners.items():
+            names = qualified_names(type(module))
+            if all(x.is_spiking(module, names) is None for x in libraries):
+                new = Found(owner, module, user.LIBRARY, "candidate", _BY_CODE, by="code")
+                found.setdefault(owner, replace(new, surrogate=hit.module))
+    return found
+
+
+def _may_be_neuron(module: nn.Module) -> bool:
+    """Whether a module is a user's that has no weights."""
+    parts = (p for m in nn.Module.modules(module) for p in m._parameters.values() if p is not None)
+    torchs = own_type(module).__module__.startswith("torch.")
+    return not torchs and not any(is_lazy(p) or sum(n > 1 for n in p.shape) > 1 for p in parts)
 
 
 def _is_network(hit: Found, hits: Mapping[str, Found]) -> bool:

@@ -16,10 +16,11 @@ from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
 from .calls import Call, Subject
-from .candidates import Candidate, Evidence
+from .candidates import Candidate, Evidence, Named
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
+from .libraries import user
 from .library import Library, unknown_start
 from .reachable import functions_of, reaches_tap
 from .recognise import BY_HAND, Found, find_spiking, output_widths
@@ -81,6 +82,7 @@ class SpikeObserver:
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(found_by=by, claims=claims)
         self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
+        self._named = Named() if found.note == BY_HAND else None
         self._by = found.by
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -101,10 +103,13 @@ class SpikeObserver:
             else self._ear_of(found, running)
         )
         self._starts: bool | None = None
+        self._latest_step: int | None = None  # in which the layer was called
 
     def _ear_of(self, found: Found, running: Running) -> Ear | None:
         """What hears the functions that the module calls; where it taps them it is told already."""
         functions = functions_of(found.module)
+        if found.surrogate is not None:
+            functions |= functions_of(found.surrogate)
         if not functions or reaches_tap(found.module):
             return None
         return Ear(found.name, found.module, functions, running, self._inner_subject)
@@ -161,9 +166,9 @@ class SpikeObserver:
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
 
-    def _tell(self, message: str) -> None:
+    def _tell(self, message: str, *, aloud: bool = False) -> None:
         if self._session is not None:
-            self._session.note(self.layer.name, message)
+            self._session.note(self.layer.name, message, aloud=aloud)
 
     def _spent(self, seconds: float) -> None:
         if self._session is not None:
@@ -185,6 +190,10 @@ class SpikeObserver:
             return
         try:
             starts = self._library.starts_sample(module, args, kwargs)
+            if session.step != self._latest_step:
+                self._latest_step = session.step
+                if starts is False and self._library.name == "user":
+                    starts = user.replaces_state(module, args, kwargs) is not False
             self._starts = session.begins_sample(self.layer.name, starts)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
@@ -212,6 +221,8 @@ class SpikeObserver:
     ) -> None:
         began = time.perf_counter()
         try:
+            if self._named is not None and module is not None:
+                output = self._named.spikes_first(output, partial(self._tell, aloud=True))
             spikes = self._library.spikes(output)
             if spikes is None:
                 return

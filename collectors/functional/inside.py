@@ -21,10 +21,15 @@ from ..library import Library
 from .constants import constants_of, library_with
 from .listening import FunctionCall, own_forward
 from .places import Place, Turns
-from .sources import NOWHERE, Source, first_input, source_of
+from .sources import NOWHERE, UNREGISTERED, Source, Weights, first_input, source_of
 
 
 _STEP = "B*"
+_TELL_UNREGISTERED = (
+    "the weights behind some of its spikes are not registered in the model that is watched. If "
+    "they are in modules that stand in a plain list or dict, model.parameters() does not have "
+    "them, and no optimizer trains them: use nn.ModuleList or nn.ModuleDict"
+)
 
 
 @dataclass(eq=False)
@@ -74,7 +79,7 @@ class Inside:
         name: str,
         module: Callable[[], nn.Module | None],
         functions: frozenset[Any],
-        weights: Mapping[int, str],
+        weights: Weights,
         subject: Callable[[Library], Subject],
     ) -> None:
         """Take the module, what it can reach, the model's weights, and what makes a subject."""
@@ -119,6 +124,8 @@ class Inside:
         if source.is_weight or not spikes.is_floating_point() or spikes.dim() == 0:
             self._drop(call.function)
             return
+        if source.name.startswith(UNREGISTERED):
+            session.note(self._name, _TELL_UNREGISTERED, aloud=True)
         if not self.settled:
             running.made[call.context] = self._made(spikes, place, source)
         if self.settled is False:
@@ -141,7 +148,7 @@ class Inside:
         self._read(session, inner, call, running)
 
     def _made(self, spikes: Tensor, place: Place, source: Source) -> Made:
-        mine = not self._name or source.name.startswith(f"{self._name}.")
+        mine = not self._name or source.name.startswith((f"{self._name}.", UNREGISTERED))
         shape = tuple(spikes.shape)
         return Made(spikes.count_nonzero(), shape, place, source.name if mine else "")
 

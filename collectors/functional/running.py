@@ -21,7 +21,7 @@ from ..library import Library
 from .inside import Inside, Pass
 from .listening import FunctionCall, listen, unlisten
 from .places import caller, place_of
-from .sources import names_of_weights
+from .sources import Weights
 
 
 _MOST_FRAMES = 40
@@ -87,7 +87,7 @@ class Running:
 
     def __init__(self, model: nn.Module, neurons: Iterable[nn.Module]) -> None:
         """Take the model, and the neurons whose functions are heard as modules already."""
-        self.weights = names_of_weights(model)
+        self.weights = Weights(model)
         self._neurons = {id(part) for neuron in neurons for part in nn.Module.modules(neuron)}
         self._ears: dict[int, Ear] = {}
         self._all_ears: weakref.WeakKeyDictionary[nn.Module, Ear] = weakref.WeakKeyDictionary()

@@ -1,7 +1,7 @@
 """Which weights feed a function: what a layer that is no module is called after."""
 
+import weakref
 from collections import deque
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from spikewatch.layers import named_modules
 
 
 _MOST_NODES = 256
+_MOST_OTHERS = 64  # more are made anew in each step, and tell nothing apart
 # What multiplies with a weight: its result is no weight any more.
 _PRODUCTS = ("mm", "Mm", "Convolution", "Linear", "Dot", "Mv", "Embedding", "EinsumBackward")
 _WEIGHTS = ("weight", "kernel", "original", "W")
@@ -21,7 +22,8 @@ class Source(NamedTuple):
     """Where an input comes from.
 
     Attributes:
-        name: The layer whose weights are nearest to it, or the parameter itself; "" if none is.
+        name: The layer whose weights are nearest to it, or the parameter itself; "" if none is;
+            `unregistered.1` and so on, where the model has no such parameter.
         is_weight: Whether it is a weight, and nothing that was made with one.
     """
 
@@ -29,10 +31,42 @@ class Source(NamedTuple):
     is_weight: bool
 
 
+UNREGISTERED = "unregistered"
 NOWHERE = Source("", is_weight=False)
 
 
-def names_of_weights(model: nn.Module) -> dict[int, str]:
+class Weights:
+    """Names of a model's weights, and of those that it computes with and does not know."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = weakref.ref(model)
+        self._names = _names_of_weights(model)
+        self._others: dict[int, tuple[weakref.ref[Tensor], str]] = {}
+
+    def name_of(self, variable: Tensor, *, multiplied: bool) -> str:
+        """The layer that a leaf of the graph belongs to, or its own name; "" if it is no weight.
+
+        Of those that are not registered only what is multiplied with is a weight for sure.
+        """
+        name = self._names.get(id(variable), "")
+        if name or not multiplied or not isinstance(variable, nn.Parameter):
+            return name
+        known = self._others.get(id(variable))
+        if known is not None and known[0]() is variable:
+            return known[1]
+        if not _is_weight(variable) or len(self._others) == _MOST_OTHERS:
+            return ""
+        model = self._model()
+        if model is not None:
+            self._names |= _names_of_weights(model)
+        if id(variable) in self._names:  # it has come after `attach()`
+            return self._names[id(variable)]
+        name = f"{UNREGISTERED}.{len(self._others) + 1}"
+        self._others[id(variable)] = weakref.ref(variable), name
+        return name
+
+
+def _names_of_weights(model: nn.Module) -> dict[int, str]:
     """By the id of each parameter that is a weight: the layer it belongs to, or its own name."""
     names = {}
     for name, module in named_modules(model).items():
@@ -48,15 +82,18 @@ def _is_weight(parameter: Tensor) -> bool:
     return not is_lazy(parameter) and sum(n > 1 for n in parameter.shape) > 1
 
 
-def source_of(x: Tensor, names: Mapping[int, str]) -> Source:
+def source_of(x: Tensor, weights: Weights) -> Source:
     """The weights nearest to a tensor in its autograd graph.
+
+    Weights that are not registered in the model are told apart as well, or all that they feed
+    would be taken for the layer before.
 
     Args:
         x: What a function was given.
-        names: Of the model's weights, by the ids of their parameters.
+        weights: Names of the model's weights.
     """
     if x.grad_fn is None:
-        name = names.get(id(x), "") if isinstance(x, nn.Parameter) else ""
+        name = weights.name_of(x, multiplied=False) if isinstance(x, nn.Parameter) else ""
         return Source(name, is_weight=bool(name))
     ends: deque[tuple[Any, bool]] = deque([(x.grad_fn, False)])
     seen = {x.grad_fn}
@@ -70,7 +107,7 @@ def source_of(x: Tensor, names: Mapping[int, str]) -> Source:
             variable = getattr(parent, "variable", None)
             if variable is None:
                 ends.append((parent, multiplied))
-            elif (name := names.get(id(variable))) is not None:
+            elif name := weights.name_of(variable, multiplied=multiplied):
                 return Source(name, not multiplied and variable.shape == x.shape)
     return NOWHERE
 

@@ -1,18 +1,23 @@
 """Neurons that users write themselves, read by the names that such code gives its attributes.
 
 * Recognised elsewhere (`recognise.py`): by a threshold and a state, by the autograd graph, by hand.
-* A sample starts where the state, kept as an attribute or passed to `forward`, is fresh.
+* A sample starts where the state, kept as an attribute or passed to `forward`, is fresh; or where
+  its graph is of an earlier step, so that the call can but replace it.
 * Only attributes, buffers and parameters are read, never properties: those may compute or raise.
   A τ tells of no decay: some use 1 − 1/τ, others exp(−1/τ).
 * Whether a state is the potential before the reset is not known, so it is not said to be.
 """
 
+import dis
+import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from inspect import getattr_static
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikewatch.layers import own_type
@@ -28,6 +33,9 @@ THRESHOLDS = (
 STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
 _DECAYS = ("decay", "mem_decay", "v_decay")
 _SQUASHES = {"sigmoid", "exp", "softplus", "tanh", "Sigmoid", "hardsigmoid"}
+_CUTS = ("detach", "detach_", "data")
+_SPIKES = re.compile("s|z|o|r|spk.*|spike.*|out.*|fire.*|reset.*", re.IGNORECASE)
+_MOST_NODES = 32
 _SURROGATES = (
     "surrogate",
     "surrogate_function",
@@ -52,15 +60,67 @@ def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
 
 def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
-    takes = _states_taken(module)
-    for name in takes:
-        passed = argument(module, args, kwargs, name)
-        if passed is not None:
-            return is_fresh(passed, drive=drive)
-    kept = [*_own(module, STATES)]
-    if kept:
-        return is_fresh(kept[0], drive=drive)
-    return True if takes else None  # it was called without the state that it takes
+    states = _states(module, args, kwargs)
+    if not states:
+        return True if _states_taken(module) else None  # called without the state that it takes
+    return True if replaces_state(module, args, kwargs) else is_fresh(states[0], drive=drive)
+
+
+def _states(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The states that a call begins with: those passed to it, or those kept."""
+    taken = (argument(module, args, kwargs, name) for name in _states_taken(module))
+    return [s for s in taken if s is not None] or [*_own(module, STATES)]
+
+
+def replaces_state(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> bool | None:
+    """Whether a call can but replace its state, whose graph a backward pass has freed.
+
+    `forward` itself cuts the graph of many a state, and goes on with it: there it is not known.
+
+    Returns:
+        None where the graph does not tell; in a step's first call it is that of an earlier step.
+    """
+    states = _states(module, args, kwargs)
+    graph = states[0].grad_fn if states and isinstance(states[0], Tensor) else None
+    return False if graph is None or _cuts(own_type(module)) else _is_freed(graph)
+
+
+def _is_freed(graph: Any) -> bool | None:
+    """Told by the nearest custom function, which is that of the spikes in the reset."""
+    todo, seen = deque([graph]), {graph}
+    while todo and len(seen) < _MOST_NODES:
+        node = todo.popleft()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            try:
+                return node._raw_saved_tensors is None  # nothing is unpacked
+            except RuntimeError:
+                return True
+        parents = [parent for parent, _ in node.next_functions if parent not in (None, *seen)]
+        todo.extend(parents)
+        seen.update(parents)
+    return None
+
+
+@lru_cache(maxsize=512)
+def _cuts(cls: type) -> bool:
+    """Whether the forward of a class detaches something that may be a state."""
+    for code in _codes(cls):
+        before = None
+        for instruction in dis.get_instructions(code):
+            if instruction.argval in _CUTS and (before is None or _may_be_state(before)):
+                return True
+            if instruction.argval == "no_grad":
+                return True
+            before = instruction
+    return False
+
+
+def _may_be_state(loaded: dis.Instruction) -> bool:
+    if loaded.opname.startswith(("CALL", "PRECALL", "BINARY_OP")):
+        return False  # what was just computed
+    return not (isinstance(loaded.argval, str) and _SPIKES.fullmatch(loaded.argval))
 
 
 def takes_state(module: nn.Module) -> bool:
@@ -137,16 +197,18 @@ def _is_of_adaptation(module: nn.Module) -> bool:
 @lru_cache(maxsize=512)
 def _is_squashed(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class, or a method that it names, calls what squashes a number."""
-    names = _names_in(getattr(cls.forward, "__code__", None))
-    for name in sorted(names):
-        method = getattr_static(cls, name, None)
-        method = method.fget if isinstance(method, property) else method
-        names |= _names_in(getattr(method, "__code__", None))
-    return bool(names & _SQUASHES)
+    return any(_SQUASHES.intersection(code.co_names) for code in _codes(cls))
 
 
-def _names_in(code: Any) -> set[str]:
-    return set(code.co_names) if isinstance(code, CodeType) else set()
+def _codes(cls: type) -> list[CodeType]:
+    """Code of the forward of a class, and of its methods and properties that this names."""
+    own = getattr(cls.forward, "__code__", None)
+    if not isinstance(own, CodeType):
+        return []
+    named = (getattr_static(cls, name, None) for name in own.co_names)
+    methods = (m.fget if isinstance(m, property) else m for m in named)
+    found = (getattr(method, "__code__", None) for method in methods)
+    return [own, *(code for code in found if isinstance(code, CodeType))]
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:

@@ -328,6 +328,34 @@ def test_a_stack_of_time_steps_has_its_axis_where_it_was_stacked(dim, axes):
     assert infer_axes(torch.stack(steps, dim), []) == axes
 
 
+class Replaces(nn.Module):
+    """Replaces the state of the sample before; its reset is cut from the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold, self.mem = 0.5, 0.0
+
+    def forward(self, x, first):
+        self.mem = x if first else 0.8 * self.mem + x
+        s = Spike.apply(self.mem - self.threshold)
+        self.mem = self.mem * (1 - s.detach())
+        return s
+
+
+def test_a_state_of_an_earlier_step_is_replaced_and_a_sample_starts(listen):
+    torch.manual_seed(0)
+    net = nn.ModuleList([Replaces()])
+    heard = listen(net)
+    for step in range(3):
+        heard.step, heard.n_forwards = step, 1
+        x = 2 * torch.rand(5, 8, 4, requires_grad=True)
+        spikes = [net[0](current, t == 0) for t, current in enumerate(x)]
+        sum(spikes).sum().backward()
+        timing, times = heard.tables("0")["timing"], torch.stack(spikes).ne(0)
+        assert timing["n_ttfs_fired"] == times.any(0).sum() > 0
+        assert timing["sum_ttfs_steps"] == times.int().argmax(0)[times.any(0)].sum()
+
+
 def fire(u):
     return Spike.apply(u.requires_grad_())
 
@@ -432,3 +460,43 @@ def test_spikes_by_a_straight_through_trick_are_seen_where_there_is_a_threshold(
     assert row["spikes"]["n_positive"] > 0 < row["spikes"]["n_spikes"] - row["spikes"]["n_positive"]
     assert row["amplitudes"]["sum_amplitude"] == pytest.approx(0.7)
     assert row["dynamics"]["sum_threshold"] == 1.0
+
+
+class PotentialFirst(nn.Module):
+    """Returns its potential before its spikes, which are made without a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = 1.0
+
+    def forward(self, x, mem):
+        mem = 0.8 * mem + x
+        soft = torch.sigmoid(4 * (mem - self.threshold))
+        return mem, ((mem > self.threshold).float() - soft).detach() + soft
+
+
+def test_of_a_layer_that_is_named_by_hand_the_spikes_are_counted_where_they_come_second(listen):
+    torch.manual_seed(0)
+    net = nn.ModuleList([PotentialFirst()])
+    heard = listen(net, {"0": ""})
+    mem, seen = torch.zeros(8, 20), []
+    for x in 2 * torch.rand(6, 8, 20, requires_grad=True):
+        mem, spikes = net[0](0 * x if not seen else x, mem)  # silent at first
+        seen.append(torch.stack([spikes, mem]).detach())
+    row, (spikes, potentials) = heard.tables("0"), torch.stack(seen).unbind(1)
+    assert row["spikes"]["n_obs"] == 6 * 8
+    assert row["spikes"]["n_spikes"] == spikes.count_nonzero() > 0
+    assert row["membrane"]["sum_z"] == pytest.approx(potentials.sub(1).sum().item(), rel=1e-3)
+    assert heard.notes == []
+
+
+def test_a_layer_that_is_named_by_hand_and_returns_no_spikes_is_told_of(listen):
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, 2 * x
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Two())
+    heard = listen(net, {"0": ""})
+    net(torch.rand(8, 20))
+    assert "looks like spikes" in heard.notes[0][1]

@@ -432,3 +432,98 @@ def test_what_a_neuron_within_makes_is_not_counted_again_by_the_block_around_it(
         assert list(inner(heard, "")) == ["block.fc.spikes"]
         assert heard.flush("block", "spikes")["n_obs"] == 16
         assert heard.flush("block.act", "spikes")["n_obs"] == 16
+
+
+_of_all = Heaviside()
+
+
+class Shared(nn.Module):
+    """A neuron whose surrogate is a module that all of them have."""
+
+    def __init__(self, v_th, surrogate=_of_all):
+        super().__init__()
+        self.v_th, self.surrogate = v_th, surrogate
+
+    def forward(self, x):
+        v, out = torch.zeros_like(x[0]), []
+        for current in x:
+            v = 0.5 * v + current
+            s = self.surrogate(v - self.v_th)
+            v = v - self.v_th * s
+            out.append(s)
+        return self.of(v, torch.stack(out))
+
+    def of(self, v, spikes):
+        return spikes
+
+
+class SharedSecond(Shared):
+    def of(self, v, spikes):
+        return v, spikes
+
+
+def test_neurons_that_share_a_surrogate_are_layers_of_their_own(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(Shared(0.5), nn.Linear(6, 6), Shared(2.5))
+    heard = listen(net)
+    net(2 * torch.rand(5, 16, 6, requires_grad=True)).sum().backward()
+    assert heard.spiking == ["0", "2"]
+    for name, v_th in (("0", 0.5), ("2", 2.5)):
+        row = heard.tables(name)
+        assert (row["spikes"]["n_obs"], row["spikes"]["n_neurons"]) == (5 * 16, 6)
+        assert row["dynamics"]["sum_threshold"] == v_th
+
+
+def test_neurons_that_share_a_surrogate_may_return_their_potential_first(listen, made):
+    torch.manual_seed(0)
+    net = nn.ModuleList([SharedSecond(0.5), nn.Linear(6, 6), SharedSecond(0.8)])
+    heard = hear(listen, net)
+    _, spikes = net[0](2 * torch.rand(5, 16, 6, requires_grad=True))
+    net[2](net[1](spikes))[0].sum().backward()
+    for name, entries in (("0", made[:5]), ("2", made[5:])):
+        (counts,) = inner(heard, name).values()
+        row = row_of(heard, counts, "spikes")
+        assert row["n_spikes"] == sum(s.sum() for _, s, _ in entries) > 0
+        assert row["n_obs"] == 5 * 16
+
+
+class Listed(nn.Module):
+    """Its later layers stand in a plain list, so that they are not registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.later = nn.Linear(6, 6), [nn.Linear(6, 6) for _ in range(2)]
+
+    def forward(self, x):
+        states = [(torch.zeros(len(x), 6),) * 2 for _ in range(3)]
+        for _ in range(4):
+            spikes = x
+            for i, layer in enumerate([self.fc, *self.later]):
+                states[i] = mem_update(layer, 4 * spikes, *states[i])
+                spikes = states[i][0]
+        return states[-1][1]
+
+
+def test_layers_that_are_not_registered_are_told_apart_and_told_of(listen, made):
+    torch.manual_seed(0)
+    net = Listed()
+    heard = hear(listen, net)
+    for _ in range(2):
+        made.clear()
+        net(torch.rand(16, 6)).square().sum().backward()
+        found = inner(heard, "")
+        assert list(found) == ["fc.spikes", "unregistered.1.spikes", "unregistered.2.spikes"]
+        for layer, counts in enumerate(found.values()):
+            row, spikes = row_of(heard, counts, "spikes"), [s for _, s, _ in made[layer::3]]
+            assert row["n_spikes"] == sum(s.sum() for s in spikes) > 0
+    assert any("nn.ModuleList" in message for _, message in heard.notes)
+
+
+def test_weights_that_were_registered_after_attach_are_known_all_the_same(listen):
+    torch.manual_seed(0)
+    net = Written()
+    heard = hear(listen, net)
+    net.fc1 = nn.Linear(6, 9)
+    net(3 * torch.rand(16, 6)).square().sum().backward()
+    assert list(inner(heard, "")) == ["fc1.spikes", "fc2.spikes"]
+    assert not any("nn.ModuleList" in message for _, message in heard.notes)

@@ -80,6 +80,53 @@ def test_zeros_are_a_fresh_state_too(told):
     assert seen.starts == [True, False, False]
 
 
+class Replaces(nn.Module):
+    """Keeps its state beyond a sample, and replaces it when it is called for the next one."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold, self.mem = 0.5, 0.0
+
+    def forward(self, x, t):
+        self.mem = x if t == 0 else 0.8 * self.mem + x
+        s = Spike.apply(self.mem - self.threshold)
+        self.mem = self.mem * (1 - s)
+        return s
+
+
+class Chunks(Replaces):
+    """Cuts the graph of its state itself, and goes on with it."""
+
+    def forward(self, x, t):
+        if t == 0:
+            self.mem = self.mem.detach()
+        return super().forward(x, 1)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_sample_starts_where_a_state_is_replaced_whose_graph_is_freed(told, trains):
+    torch.manual_seed(0)
+    neuron = Replaces()
+    seen = told(neuron)
+    for sample in range(2):
+        with torch.set_grad_enabled(trains or sample == 0):
+            spikes = [neuron(x, t) for t, x in enumerate(torch.rand(3, 2, 4, requires_grad=True))]
+        if spikes[-1].requires_grad:
+            sum(spikes).sum().backward()
+    assert seen.starts[3:] == [True, False, False]
+
+
+def test_a_state_that_forward_cuts_itself_runs_on(told):
+    torch.manual_seed(0)
+    neuron = Chunks()
+    neuron.mem = torch.rand(2, 4)
+    seen = told(neuron)
+    for _ in range(2):
+        x = torch.rand(3, 2, 4, requires_grad=True)
+        sum(neuron(x[t], t) for t in range(3)).sum().backward()
+    assert not any(seen.starts[1:])
+
+
 def test_a_candidate_without_a_state_tells_nothing():
     from spikewatch.collectors.libraries.user import LIBRARY
 
