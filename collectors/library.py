@@ -18,6 +18,7 @@ from spikewatch.errors import AttachError
 _NAMED = "The entry point of the group spikewatch.libraries"
 Number = Tensor | float
 Reset = Literal["subtract", "zero", "none"]
+Saved = Literal["u-theta", "u", "other"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def no_membrane(module: nn.Module, output: Any) -> Membrane | None:  # noqa: ARG
     return None
 
 
+def saved_in(*packages: str, what: Saved) -> Callable[[str], Saved]:
+    """Says what the functions of these packages save; of users' own surrogates nothing is known."""
+    return lambda name: what if name.startswith(packages) else "other"
+
+
 @dataclass(frozen=True)
 class Library:
     """How the spiking layers of one library are recognised and read.
@@ -105,7 +111,9 @@ class Library:
         membrane: The membrane potential after a call. It is asked only where the autograd graph
             does not show the potential before the reset.
         saved: What a node of its surrogate saves first: u − θ, the potential u itself, or
-            something else. Checked against the spikes before it is used.
+            something else; or a function that tells it, from the qualified name of the node's
+            `autograd.Function`. Checked against the spikes before it is used, but for what is
+            stated of a node on another device than the CPU.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
         spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
         note: What the user should know of how such layers are watched; `attach()` prints it.
@@ -121,10 +129,16 @@ class Library:
     )
     dynamics: Callable[[nn.Module], Dynamics] = no_dynamics
     membrane: Callable[[nn.Module, Any], Membrane | None] = no_membrane
-    saved: Literal["u-theta", "u", "other"] = "u-theta"
+    saved: Saved | Callable[[str], Saved] = "u-theta"
     amplitude: str | None = None
     spike_times: bool = False
     note: str = ""
+
+    def saved_by(self, function: type) -> Saved:
+        """What nodes of this `autograd.Function` save first."""
+        if isinstance(self.saved, str):
+            return self.saved
+        return self.saved(f"{function.__module__}.{function.__qualname__}")
 
 
 def qualified_names(cls: type) -> list[str]:

@@ -31,6 +31,7 @@ from .arrays import (
 )
 from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
+from .library import Saved
 from .strides import fair_stride
 from .surrogate import output_shape
 
@@ -91,19 +92,21 @@ class MembraneReader:
         theta = _theta(threshold, output_shape(node), stride, like=saved)
         far = not on_host(saved)
         saved, spikes = sample(saved, stride), sample(spikes, stride)
-        known = self._saved or self._find_out(saved, spikes, theta, far=far)
+        stated = self._subject.library.saved_by(node._forward_cls)
+        known = self._saved or self._find_out(stated, saved, spikes, theta, far=far)
         if not known:
             return None
         potential = saved + theta if known == "u-theta" else saved
         # The user may change the spikes in place later on; the quotient is our own already.
         return _Reading(potential / theta, copied(spikes), pre_reset=True)
 
-    def _find_out(self, saved: Array, spikes: Array, theta: Array, *, far: bool) -> str:
-        """What the node saves. Settled once there was something to hold it against.
+    def _find_out(
+        self, stated: Saved, saved: Array, spikes: Array, theta: Array, *, far: bool
+    ) -> str:
+        """What the node saves. Settled once there were spikes and silence to hold it against.
 
         Where the device is `far`, comparing would wait for it.
         """
-        stated = self._subject.library.saved
         self._n_looks += 1
         if stated != "other" and far:
             self._saved = stated
@@ -111,18 +114,15 @@ class MembraneReader:
         if self._n_looks > _MOST_LOOKS and far:
             return ""
         fired = spikes > 0
-        silent = not fired.any()
-        if silent and stated != "other":
-            return stated
-        least = 1.0 if silent else _AGREES
         agree = [
             meaning
             for meaning in dict.fromkeys((stated, "u-theta", "u"))
-            if meaning != "other" and _share(_is_over(saved, theta, meaning) == fired) >= least
+            if meaning != "other" and _agrees(_is_over(saved, theta, meaning), fired)
         ]
-        if silent and len(agree) > 1:
-            return ""  # all below 0: it may be the distance from a threshold, or the potential
-        self._saved = agree[0] if agree else ""
+        if fired.all() or not fired.any():
+            return _of_one_sort(stated, agree, saved)
+        # A node that keeps its own output would pass for one that keeps the potential.
+        self._saved = agree[0] if agree and not (saved == spikes).all() else ""
         return self._saved
 
     def _from_library(self, call: Call, threshold: Tensor | float) -> _Reading | None:
@@ -158,6 +158,23 @@ class MembraneReader:
 
 def _is_over(saved: Array, theta: Array, meaning: str) -> Array:
     return saved >= (0 if meaning == "u-theta" else theta)
+
+
+def _agrees(over: Array, fired: Array) -> bool:
+    """Whether those are over the threshold that fired, and those below it that did not."""
+    parts = (over[fired], ~over[~fired])
+    return all(len(part) == 0 or _share(part) >= _AGREES for part in parts)
+
+
+def _of_one_sort(stated: Saved, agree: Sequence[str], saved: Array) -> str:
+    """What to take the saved tensor for while all neurons are silent, or all of them fire.
+
+    A derivative is never negative. So it passes for u − θ where all fire, and for a potential that
+    is below the threshold where none does.
+    """
+    if stated != "other":
+        return stated if stated in agree else ""
+    return "u" if agree == ["u"] and (saved < 0).any() else ""
 
 
 def _share(true: Array) -> float:

@@ -14,11 +14,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Saved, first_tensor
 from .reading import learnable, plain, short_names, surrogate_name
 
 
 _MODULE = "braincog.base.node.node."
+_SURROGATES = "braincog.base.strategy.surrogate."
+# The others save σ′, or what they return.
+_SAVE_DISTANCE = {_SURROGATES + name for name in ("sigmoid", "atan", "relu_like", "backeigate")}
 _BASES = {_MODULE + "BaseNode", _MODULE + "BaseMCNode"}
 _REAL_VALUED = {"ReLUNode", "BiasReLUNode"}
 # The others take the parameter as it is, whatever `sigmoid_thres` says.
@@ -98,6 +101,10 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     return Membrane(mem.detach(), pre_reset=False) if mem.shape == shape else None
 
 
+def _saved(function: str) -> Saved:
+    return "u-theta" if function in _SAVE_DISTANCE else "other"
+
+
 LIBRARY = Library(
     "braincog",
     is_spiking=_is_spiking,
@@ -106,5 +113,5 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u-theta",
+    saved=_saved,
 )

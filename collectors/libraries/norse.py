@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, first_tensor, qualified_names
+from ..library import Dynamics, Library, Membrane, Number, first_tensor, qualified_names, saved_in
 from .reading import argument, is_fresh, plain, with_numbers
 
 
@@ -100,5 +100,5 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u-theta",
+    saved=saved_in("norse.torch.functional.", what="u-theta"),
 )

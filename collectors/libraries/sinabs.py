@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
 from .reading import learnable, plain, short_names, surrogate_name
 
 
@@ -93,5 +93,5 @@ LIBRARY = Library(
     unfold=_unfold,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u",
+    saved=saved_in("sinabs.", what="u"),
 )

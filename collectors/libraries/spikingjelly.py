@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
 from .reading import learnable, plain, short_names, surrogate_name
 
 
@@ -151,5 +151,10 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u-theta",
+    saved=saved_in(
+        "spikingjelly._ops.surrogate.",
+        "spikingjelly.activation_based.surrogate.",
+        "spikingjelly.clock_driven.surrogate.",
+        what="u-theta",
+    ),
 )

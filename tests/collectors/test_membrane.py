@@ -140,6 +140,46 @@ def test_of_a_silent_neuron_of_ones_own_a_potential_is_not_taken_for_a_distance(
     by_numpy(duck.mem.detach() - 1, row)
 
 
+def keeps(what):
+    """A neuron of one's own without a state to fall back on, whose surrogate saves `what` of u."""
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(what(u))
+            return (u > 1.0).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * ctx.saved_tensors[0]
+
+    class Duck(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.threshold = 1.0
+
+        def forward(self, x):
+            return Spike.apply(x)
+
+    return Duck()
+
+
+@pytest.mark.parametrize("potential", [(-3.0, 0.9), (1.1, 3.0), (-60.0, 1.5)])
+def test_neither_a_slope_nor_the_output_is_taken_for_a_potential(listen, potential):
+    for what in (lambda u: 0.9 / (1 + (4 * (u - 1)).square()), lambda u: (u > 1.0).to(u.dtype)):
+        duck = keeps(what)
+        heard = listen(nn.Sequential(duck))
+        duck(torch.linspace(*potential, 512).view(64, 8).requires_grad_())
+        assert "membrane" not in heard.tables("0")
+
+
+def test_a_statement_on_a_surrogate_that_the_silence_contradicts_is_not_used(listen):
+    lif = snn.Leaky(beta=0.9, spike_grad=keeps(lambda u: (-u).exp()), init_hidden=True)
+    heard = listen(nn.Sequential(lif))
+    lif(torch.full((16, 8), -0.5, requires_grad=True))
+    by_numpy(lif.mem.detach() - 1, heard.tables("0")["membrane"])
+
+
 def test_large_layers_are_read_in_an_even_part(listen):
     lif = snn.Leaky(beta=0.9)
     heard = listen(nn.Sequential(lif))

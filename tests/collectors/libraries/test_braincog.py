@@ -140,3 +140,14 @@ def test_surrogate_and_trainable_parameters_are_the_nodes_own(node, dynamics):
     assert found.surrogate == "AtanGrad(alpha=2)"
     assert set(found.learnable) == {"threshold", "w"}
     assert found.threshold == pytest.approx(torch.tensor(0.5).sigmoid().item())
+
+
+@pytest.mark.parametrize("surrogate", ["QGateGrad", "GateGrad", "STDPGrad", "AtanGrad"])
+@pytest.mark.parametrize("current", [-0.3, 0.95])
+def test_of_a_silent_layer_no_slope_is_taken_for_the_potential(node, listen, surrogate, current):
+    neuron = node.LIFNode(threshold=0.5, act_fun=surrogate)
+    heard = listen(nn.Sequential(neuron))
+    neuron(torch.full((16, 8), current, requires_grad=True))
+    row = heard.tables("0")["membrane"]
+    assert row["n_above_threshold"] == 0
+    assert row["sum_z"] / row["n_membrane"] == pytest.approx(current / 2 / 0.5 - 1)
