@@ -30,6 +30,8 @@ class Dynamics:
         decay: Factor by which one time step multiplies the membrane potential, β = exp(−Δt/τ) or
             1 − 1/τ; healthy within (0, 1).
         reset: What a spike does to the potential: θ is subtracted, it is set to a value, nothing.
+        reset_to: v_reset, the potential that a spike sets the neuron to, or takes it down to from
+            θ; None where it is unknown, or there is none.
         surrogate: Name of the surrogate gradient, as the library writes it.
         learnable: Trainable parameters that belong to the neuron itself, by attribute name.
     """
@@ -37,6 +39,7 @@ class Dynamics:
     threshold: Number | None = None
     decay: Number | None = None
     reset: Reset | None = None
+    reset_to: Number | None = None
     surrogate: str = ""
     learnable: Mapping[str, nn.Parameter] = field(default_factory=dict)
 

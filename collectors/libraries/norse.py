@@ -62,6 +62,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=plain(p.v_th),
         decay=_decay(p, getattr(module, "dt", None)),
         reset="subtract" if "subtract" in reset else "zero",
+        reset_to=None if "subtract" in reset else plain(getattr(p, "v_reset", None)),
         surrogate=with_numbers(p.method, {"alpha": p.alpha}) if hasattr(p, "method") else "",
         learnable={
             name: value

@@ -43,6 +43,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=_threshold(module),
         decay=_decay(module),
         reset=_reset(module),
+        reset_to=getattr(getattr(module, "reset_fn", None), "reset_value", None),
         surrogate=surrogate_name(getattr(module, "surrogate_grad_fn", None)),
         learnable=learnable(module),
     )

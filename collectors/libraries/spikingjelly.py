@@ -71,6 +71,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=_threshold(module, kinds),
         decay=_decay(module, kinds),
         reset=_reset(module, kinds),
+        reset_to=plain(getattr(module, "v_reset", None)),
         surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
         learnable=learnable(module),
     )

@@ -180,6 +180,31 @@ def test_a_statement_on_a_surrogate_that_the_silence_contradicts_is_not_used(lis
     by_numpy(lif.mem.detach() - 1, heard.tables("0")["membrane"])
 
 
+def test_thresholds_that_are_not_finite_give_no_figure_and_the_others_do(listen):
+    thetas = torch.tensor([0.5, 1.0, math.inf, 0.0])
+    lif = snn.Leaky(beta=0.9, threshold=thetas, init_hidden=True)
+    heard = listen(nn.Sequential(lif))
+    lif(torch.rand(64, 4, requires_grad=True))
+    row = heard.tables("0")["membrane"]
+    by_numpy(lif.mem.detach()[:, :2] / thetas[:2] - 1, row)
+    assert row["n_membrane_nonfinite"] == 0
+
+
+@pytest.mark.parametrize(("v_reset", "unit"), [(-70.0, 20.0), (None, 50.0), (-40.0, 50.0)])
+def test_potentials_in_millivolt_are_scaled_by_their_distance_from_the_reset(listen, v_reset, unit):
+    torch.manual_seed(0)
+    node = neuron.IFNode(-50.0, v_reset, surrogate_function=surrogate.ATan())
+    heard = listen(nn.Sequential(node))
+    u = (30 * torch.rand(64, 8) - 75.0).requires_grad_()
+    node.v = torch.zeros_like(u)
+    spikes = node(u).detach()
+    row = heard.tables("0")["membrane"]
+    z = (u.detach() + 50) / unit
+    by_numpy(z, row)
+    assert 0 < row["n_above_threshold"] == spikes.sum()
+    assert row["sum_sq_quantization"] == pytest.approx((z + 1 - spikes).square().sum().item())
+
+
 def test_large_layers_are_read_in_an_even_part(listen):
     lif = snn.Leaky(beta=0.9)
     heard = listen(nn.Sequential(lif))
