@@ -20,6 +20,10 @@ from .idle_parameters import IdleParameters
 from .library import Dynamics
 
 
+_THRESHOLDS = (
+    "n_thresholds", "sum_threshold", "threshold_min", "threshold_max",
+    "n_thresholds_out", "n_thresholds_pinned",
+)  # fmt: skip
 # What libraries and users call a threshold that is a parameter.
 _OF_THRESHOLDS = re.compile("thr|v_?th|theta", re.IGNORECASE)
 
@@ -51,7 +55,7 @@ class DynamicsReader:
     def _read(self, dynamics: Dynamics) -> None:
         self._learnable = dynamics.learnable
         learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
-        self._counters = _threshold(dynamics.threshold, learned=learned) | _decay(
+        self._counters = _threshold(dynamics, learned=learned) | _decay(
             dynamics.decay, guessed=dynamics.decay_guessed
         )
 
@@ -65,35 +69,55 @@ class DynamicsReader:
         return Counts({"dynamics": counters}) if counters else None
 
 
-def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
+def _threshold(dynamics: Dynamics, *, learned: bool) -> Counters:
+    """Counters of the thresholds.
+
+    A fixed one of +∞ is none: it makes a readout of a neuron, which is never to fire. A fixed one
+    may be negative, as potentials in millivolt are; one that learns may not, but above v_reset.
+    """
+    threshold = dynamics.threshold
     if threshold is None:
         return {}
-    # An infinite threshold that nobody trains is meant so: of a readout by its membrane.
-    most = torch.finfo(torch.float32).max if learned else math.inf
     if not isinstance(threshold, Tensor):
-        ok = 0 < threshold <= most
-        return {
-            "n_thresholds": 1,
-            "sum_threshold": threshold,
-            "threshold_min": threshold,
-            "threshold_max": threshold,
-            "n_thresholds_out": int(not ok),
-            "n_thresholds_pinned": 0,
-        }
-    low, high = THRESHOLD_CLAMP
+        if threshold == math.inf:
+            return {}
+        return {**_row_of([1.0, threshold, threshold, threshold, _is_out(threshold), 0.0])}
     threshold = threshold.detach().float().flatten()
-    healthy = (threshold > 0) & (threshold <= most)  # NaN is neither
-    counters: Counters = {
-        "n_thresholds": threshold.numel(),
-        "sum_threshold": threshold.sum(),
-        "threshold_min": threshold.min(),
-        "threshold_max": threshold.max(),
-        "n_thresholds_out": threshold.numel() - healthy.sum(),
-        "n_thresholds_pinned": 0,
-    }
+    low, high = THRESHOLD_CLAMP
+    out, pinned = ~threshold.isfinite() | (threshold == 0), torch.zeros_like(threshold)
+    counted = torch.ones_like(threshold, dtype=torch.bool)
     if learned:
-        counters["n_thresholds_pinned"] = ((threshold <= low) | (threshold >= high)).sum()
-    return counters
+        in_millivolt = (threshold < 0) & _is_over(threshold, dynamics.reset_to)
+        out |= (threshold < 0) & ~in_millivolt
+        pinned = ((threshold <= low) & ~in_millivolt) | (threshold >= high)
+    else:
+        counted = threshold != math.inf
+        out &= counted
+    sums = (
+        counted.sum(),
+        threshold.where(counted, 0).sum(dtype=torch.float64),
+        threshold.min(),
+        threshold.where(counted, -math.inf).max(),
+        out.sum(),
+        pinned.sum(),
+    )
+    return {_THRESHOLDS: OnHost(torch.stack([x.double() for x in sums]), _row_of)}
+
+
+def _is_over(threshold: Tensor, reset_to: Tensor | float | None) -> Tensor:
+    if isinstance(reset_to, Tensor) and reset_to.numel() == 1:
+        reset_to = reset_to.detach().to(threshold).reshape(())
+    elif reset_to is None or isinstance(reset_to, Tensor):
+        reset_to = math.inf
+    return threshold > reset_to
+
+
+def _is_out(threshold: float) -> float:
+    return float(not math.isfinite(threshold) or threshold == 0)
+
+
+def _row_of(sums: list[float]) -> dict[str, float | None]:
+    return dict(zip(_THRESHOLDS, sums, strict=True)) if sums[0] else {}
 
 
 def _decay(decay: Tensor | float | None, *, guessed: bool) -> Counters:

@@ -21,6 +21,7 @@ Reset = Literal["subtract", "zero", "none"]
 # What a layer may say of a call: it is the first time step of a sample, or not; it does not tell;
 # or its state is at rest, which is so until something has reached the layer.
 Start = bool | Literal["at rest"] | None
+Saved = Literal["u-theta", "u", "other"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Dynamics:
             1 − 1/τ; healthy within (0, 1).
         decay_guessed: Whether it is taken for that by its name alone: beyond [0, 1] it is none.
         reset: What a spike does to the potential: θ is subtracted, it is set to a value, nothing.
+        reset_to: v_reset, the potential that a spike sets the neuron to, or takes it down to from
+            θ; None where it is unknown, or there is none.
         surrogate: Name of the surrogate gradient, as the library writes it.
         learnable: Trainable parameters that belong to the neuron itself, by attribute name.
     """
@@ -41,6 +44,7 @@ class Dynamics:
     decay: Number | None = None
     decay_guessed: bool = False
     reset: Reset | None = None
+    reset_to: Number | None = None
     surrogate: str = ""
     learnable: Mapping[str, nn.Parameter] = field(default_factory=dict)
 
@@ -89,6 +93,11 @@ def no_membrane(module: nn.Module, output: Any) -> Membrane | None:  # noqa: ARG
     return None
 
 
+def saved_in(*packages: str, what: Saved) -> Callable[[str], Saved]:
+    """Says what the functions of these packages save; of users' own surrogates nothing is known."""
+    return lambda name: what if name.startswith(packages) else "other"
+
+
 @dataclass(frozen=True)
 class Library:
     """How the spiking layers of one library are recognised and read.
@@ -111,7 +120,9 @@ class Library:
         membrane: The membrane potential after a call. It is asked only where the autograd graph
             does not show the potential before the reset.
         saved: What a node of its surrogate saves first: u − θ, the potential u itself, or
-            something else. Checked against the spikes before it is used.
+            something else; or a function that tells it, from the qualified name of the node's
+            `autograd.Function`. Checked against the spikes before it is used, but for what is
+            stated of a node on another device than the CPU.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
         spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
         note: What the user should know of how such layers are watched; `attach()` prints it.
@@ -125,10 +136,16 @@ class Library:
     starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], Start] = unknown_start
     dynamics: Callable[[nn.Module], Dynamics] = no_dynamics
     membrane: Callable[[nn.Module, Any], Membrane | None] = no_membrane
-    saved: Literal["u-theta", "u", "other"] = "u-theta"
+    saved: Saved | Callable[[str], Saved] = "u-theta"
     amplitude: str | None = None
     spike_times: bool = False
     note: str = ""
+
+    def saved_by(self, function: type) -> Saved:
+        """What nodes of this `autograd.Function` save first."""
+        if callable(self.saved):
+            return self.saved(f"{function.__module__}.{function.__qualname__}")
+        return self.saved
 
 
 def qualified_names(cls: type) -> list[str]:

@@ -31,6 +31,7 @@ from .arrays import (
 )
 from .calls import SPREAD_STEPS, Call, Subject
 from .hooks import saved_tensors_are_hooked
+from .library import Dynamics, Saved
 from .strides import fair_stride
 from .surrogate import output_shape
 
@@ -39,7 +40,7 @@ _NAMES = tuple(counter.name for counter in MEMBRANE.counters)
 _MOST = 4096 // SPREAD_STEPS  # of one time step
 # Quarter thresholds from z = −4 to 4: the edges of the coarse bins are among them.
 _EDGES = tuple(k / 4 for k in range(-16, 17))
-_SUMS = ("n", "pre_reset", "sum", "squares", "above", "runaway", "n_error", "error")
+_SUMS = ("n", "without", "pre_reset", "sum", "squares", "above", "runaway", "n_error", "error")
 _FIRST_READINGS = 8  # passed over: the start of a training is no reference
 _REFERENCE_SIZE = 8192
 _AGREES = 0.98
@@ -47,11 +48,12 @@ _MOST_LOOKS = 8  # at what a node saves, where each one waits for the device
 
 
 class _Reading(NamedTuple):
-    """Potentials in thresholds, u/θ, with the spikes beside them where both are known."""
+    """Potentials in thresholds, z, with the spikes beside them where both are known."""
 
-    scaled: Array
+    z: Array  # NaN where the threshold is no number to divide by
     spikes: Array | None
     pre_reset: bool
+    n_without: Any = 0  # how many of them have such a threshold
 
 
 class MembraneReader:
@@ -68,42 +70,44 @@ class MembraneReader:
         """Read the potential of one call."""
         if not call.spread or call.again or call.module is None:
             return
-        threshold = self._subject.library.dynamics(call.module).threshold
-        if threshold is None:
+        dynamics = self._subject.library.dynamics(call.module)
+        if dynamics.threshold is None:
             return
         with np.errstate(all="ignore"):  # potentials may be anything
-            readings = [r for r in self._from_graph(call, threshold) if r is not None]
-            if not readings and (kept := self._from_library(call, threshold)) is not None:
+            readings = [r for r in self._from_graph(call, dynamics) if r is not None]
+            if not readings and (kept := self._from_library(call, dynamics)) is not None:
                 readings = [kept]
         self._readings += readings
 
-    def _from_graph(self, call: Call, threshold: Tensor | float) -> Iterator[_Reading | None]:
+    def _from_graph(self, call: Call, dynamics: Dynamics) -> Iterator[_Reading | None]:
         if not call.nodes or self._saved == "" or saved_tensors_are_hooked():
             return
         for node, spikes in _nodes_and_spikes(call):
-            yield self._from_node(node, spikes, threshold)
+            yield self._from_node(node, spikes, dynamics)
 
-    def _from_node(self, node: Any, spikes: Tensor, threshold: Tensor | float) -> _Reading | None:
+    def _from_node(self, node: Any, spikes: Tensor, dynamics: Dynamics) -> _Reading | None:
         saved = next(iter(node.saved_tensors), None)
         if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
         stride = fair_stride(saved.numel(), _MOST)
-        theta = _theta(threshold, output_shape(node), stride, like=saved)
+        scale = _Scale(dynamics, saved, stride)
         far = not on_host(saved)
         saved, spikes = sample(saved, stride), sample(spikes, stride)
-        known = self._saved or self._find_out(saved, spikes, theta, far=far)
+        stated = self._subject.library.saved_by(node._forward_cls)
+        known = self._saved or self._find_out(stated, saved, spikes, scale.theta, far=far)
         if not known:
             return None
-        potential = saved + theta if known == "u-theta" else saved
+        distance = saved if known == "u-theta" else saved - scale.theta
         # The user may change the spikes in place later on; the quotient is our own already.
-        return _Reading(potential / theta, copied(spikes), pre_reset=True)
+        return scale.reading(distance, copied(spikes), pre_reset=True)
 
-    def _find_out(self, saved: Array, spikes: Array, theta: Array, *, far: bool) -> str:
-        """What the node saves. Settled once there was something to hold it against.
+    def _find_out(
+        self, stated: Saved, saved: Array, spikes: Array, theta: Array, *, far: bool
+    ) -> str:
+        """What the node saves. Settled once there were spikes and silence to hold it against.
 
         Where the device is `far`, comparing would wait for it.
         """
-        stated = self._subject.library.saved
         self._n_looks += 1
         if stated != "other" and far:
             self._saved = stated
@@ -111,21 +115,18 @@ class MembraneReader:
         if self._n_looks > _MOST_LOOKS and far:
             return ""
         fired = spikes > 0
-        silent = not fired.any()
-        if silent and stated != "other":
-            return stated
-        least = 1.0 if silent else _AGREES
         agree = [
             meaning
             for meaning in dict.fromkeys((stated, "u-theta", "u"))
-            if meaning != "other" and _share(_is_over(saved, theta, meaning) == fired) >= least
+            if meaning != "other" and _agrees(_is_over(saved, theta, meaning), fired)
         ]
-        if silent and len(agree) > 1:
-            return ""  # all below 0: it may be the distance from a threshold, or the potential
-        self._saved = agree[0] if agree else ""
+        if fired.all() or not fired.any():
+            return _of_one_sort(stated, agree, saved)
+        # A node that keeps its own output would pass for one that keeps the potential.
+        self._saved = agree[0] if agree and not (saved == spikes).all() else ""
         return self._saved
 
-    def _from_library(self, call: Call, threshold: Tensor | float) -> _Reading | None:
+    def _from_library(self, call: Call, dynamics: Dynamics) -> _Reading | None:
         module = call.module
         if module is None:
             return None
@@ -134,10 +135,11 @@ class MembraneReader:
             return None
         potential = membrane.potential.detach()
         stride = fair_stride(potential.numel(), _MOST)
-        theta = _theta(threshold, tuple(potential.shape), stride, like=potential)
+        scale = _Scale(dynamics, potential, stride)
         same = potential.shape == call.spikes.shape and membrane.pre_reset
         spikes = copied(sample(call.spikes, stride)) if same else None
-        return _Reading(sample(potential, stride) / theta, spikes, membrane.pre_reset)
+        distance = sample(potential, stride) - scale.theta
+        return scale.reading(distance, spikes, pre_reset=membrane.pre_reset)
 
     def flush(self) -> Counts | None:
         """Counters of the table `membrane`, and the histogram of z."""
@@ -150,7 +152,7 @@ class MembraneReader:
         with np.errstate(all="ignore"):
             whole = sum(map(_sums, parts[1:]), start=_sums(parts[0]))
         counts = as_tensor(whole[len(_SUMS) :]).long()
-        fold = partial(_fold, self._reference, sum(len(part.scaled) for part in parts))
+        fold = partial(_fold, self._reference, sum(len(part.z) for part in parts))
         readings = whole if isinstance(whole, Tensor) else whole.tolist()
         histogram = Histogram("membrane", _EDGES, counts[1:-1], counts[0], counts[-1])
         return Counts({"membrane": {_NAMES: OnHost(readings, fold)}}, [histogram])
@@ -158,6 +160,23 @@ class MembraneReader:
 
 def _is_over(saved: Array, theta: Array, meaning: str) -> Array:
     return saved >= (0 if meaning == "u-theta" else theta)
+
+
+def _agrees(over: Array, fired: Array) -> bool:
+    """Whether those are over the threshold that fired, and those below it that did not."""
+    parts = (over[fired], ~over[~fired])
+    return all(len(part) == 0 or _share(part) >= _AGREES for part in parts)
+
+
+def _of_one_sort(stated: Saved, agree: Sequence[str], saved: Array) -> str:
+    """What to take the saved tensor for while all neurons are silent, or all of them fire.
+
+    A derivative is never negative. So it passes for u − θ where all fire, and for a potential that
+    is below the threshold where none does.
+    """
+    if stated != "other":
+        return stated if stated in agree else ""
+    return "u" if agree == ["u"] and (saved < 0).any() else ""
 
 
 def _share(true: Array) -> float:
@@ -171,24 +190,26 @@ def _kind(reading: _Reading) -> tuple[bool, bool]:
 def _joined(readings: Sequence[_Reading]) -> _Reading:
     """Readings of one kind as one."""
     spikes = [r.spikes for r in readings if r.spikes is not None]
-    scaled = joined([r.scaled for r in readings])
-    return _Reading(scaled, joined(spikes) if spikes else None, readings[0].pre_reset)
+    z, n_without = joined([r.z for r in readings]), sum(r.n_without for r in readings)
+    return _Reading(z, joined(spikes) if spikes else None, readings[0].pre_reset, n_without)
 
 
 def _sums(reading: _Reading) -> Array:
     """Those that `_SUMS` names, then the counts in the bins; float64."""
-    scaled = reading.scaled
-    finite = scaled - scaled == 0
-    z = where(finite, scaled - 1, 0.0)
+    finite = reading.z - reading.z == 0
+    z = where(finite, reading.z, 0.0)
     n = count(finite)
-    above, runaway = count((z >= 0) & finite), count(abs(z + finite) > RUNAWAY_THRESHOLDS)
+    potential = z + finite  # from the reset potential
+    above, runaway = count((z >= 0) & finite), count(abs(potential) > RUNAWAY_THRESHOLDS)
     n_error = error = n * 0
     if reading.spikes is not None:
-        miss = where(finite, scaled - reading.spikes, 0.0)
+        miss = where(finite, potential - reading.spikes, 0.0)
         n_error, error = n, miss @ miss
     pre_reset = n if reading.pre_reset else n * 0
+    without = n * 0 + reading.n_without
+    sums = [n, without, pre_reset, z.sum(), z @ z, above, runaway, n_error, error]
     counts = count_bins(z, _EDGES[0], 0.25, len(_EDGES) - 1, finite)
-    return in_a_row([n, pre_reset, z.sum(), z @ z, above, runaway, n_error, error], counts)
+    return in_a_row(sums, counts)
 
 
 class _Reference:
@@ -214,10 +235,13 @@ class _Reference:
 def _fold(reference: _Reference, size: int, numbers: list[float]) -> Mapping[str, float]:
     sums = dict(zip(_SUMS, numbers, strict=False))
     counts = numbers[len(_SUMS) :]
+    n_with = size - sums["without"]
+    if not n_with:
+        return {}
     bins = _coarse(counts)
     row = {
         "n_membrane": sums["n"],
-        "n_membrane_nonfinite": size - sums["n"],
+        "n_membrane_nonfinite": n_with - sums["n"],
         "n_membrane_pre_reset": sums["pre_reset"],
         "sum_z": sums["sum"],
         "sum_sq_z": sums["squares"],
@@ -257,14 +281,39 @@ def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
         yield nodes[chosen * each], values.select(axis, chosen)
 
 
-def _theta(
-    threshold: Tensor | float, shape: tuple[int, ...], stride: int, *, like: Tensor
-) -> Array:
-    """θ of each element that is read, or of all of them; nothing is copied to the device."""
-    if isinstance(threshold, Tensor):
-        if threshold.numel() > 1:
-            return sample(threshold.broadcast_to(shape).to(like), stride)
-        threshold = threshold.detach().reshape(()).to(like)
-        return threshold.item() if on_host(threshold) else threshold
-    rounded = torch.full((), threshold, dtype=like.dtype, device=like.device)
+class _Scale:
+    """Threshold and unit of z for the elements that are read of a tensor."""
+
+    def __init__(self, dynamics: Dynamics, like: Tensor, stride: int) -> None:
+        theta = _elements(dynamics.threshold, like, stride)
+        self.theta = theta
+        self._unit = abs(theta)
+        if dynamics.reset_to is not None:
+            span = theta - _elements(dynamics.reset_to, like, stride)
+            if not isinstance(span, float):
+                self._unit = where(span > 0, span, self._unit)
+            elif span > 0:
+                self._unit = span
+
+    def reading(self, distance: Array, spikes: Array | None, *, pre_reset: bool) -> _Reading | None:
+        """Z of potentials that are so far from θ; None where θ is no number to divide by."""
+        unit = self._unit
+        usable = (unit > 0) & (unit < float("inf"))
+        if isinstance(unit, float):
+            return _Reading(distance / unit, spikes, pre_reset) if usable else None
+        z = where(usable, distance / unit, float("nan"))
+        return _Reading(z, spikes, pre_reset, (~usable).sum() * (len(z) if not usable.ndim else 1))
+
+
+def _elements(value: Any, like: Tensor, stride: int) -> Array:
+    """A number of the neurons, for each element that is read, or one for all of them.
+
+    Nothing is copied to the device.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() > 1:
+            return sample(value.detach().broadcast_to(like.shape).to(like), stride)
+        value = value.detach().reshape(()).to(like)
+        return value.item() if on_host(value) else value
+    rounded = torch.full((), value, dtype=like.dtype, device=like.device)
     return rounded.item() if on_host(rounded) else rounded

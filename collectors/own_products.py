@@ -30,7 +30,12 @@ from .reachable import has_compiled_part, names_in_code, reaches_compiled
 
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+# Their neurons multiply with weights of their own; SpikingJelly has attention beside them.
 _LIBRARIES = ("torch.", "spikingjelly.", "snntorch.")
+_ATTENTION = (
+    "spikingjelly.activation_based.layer.attention",
+    "spikingjelly.activation_based.model.",
+)
 # Of a type of a library's own nothing is known; to read a sharded tensor is a collective.
 _PLAIN = (Tensor, nn.Parameter)
 _MOST_SHAPES = 8
@@ -43,7 +48,7 @@ def find(modules: Mapping[str, nn.Module]) -> Iterator["ProductObserver"]:
         name: module
         for name, module in modules.items()
         if not isinstance(module, (*WEIGHTED, torch.jit.ScriptModule))
-        and not own_type(module).__module__.startswith(_LIBRARIES)
+        and not _is_passed_over(own_type(module).__module__)
     }
     for name, kernels in kernels_of(own):
         module = own[name]
@@ -51,6 +56,10 @@ def find(modules: Mapping[str, nn.Module]) -> Iterator["ProductObserver"]:
         kept += _small(name, module, {k.attribute for k in kept if not k.path})
         if (kept or names_in_code(module) & NAMES) and not reaches_compiled(module):
             yield ProductObserver(name, module, kept)
+
+
+def _is_passed_over(home: str) -> bool:
+    return home.startswith(_LIBRARIES) and not home.startswith(_ATTENTION)
 
 
 def _small(name: str, module: nn.Module, known: Collection[str]) -> Iterator[Kernel]:

@@ -3,10 +3,12 @@
 * Recognised by `BaseNode` and `BaseMCNode` (several compartments).
 * Returns the spikes alone. Called for each time step, [B, *]; with `layer_by_layer` it gets all of
   them, [T·B, *], and with `n_groups` as channels, [B, C·T, *], where T is the node's `step`.
+  `OnlineLIFNode` appends a running rate along the batch's axis, which is left out.
 * A sample starts where the membrane potential is a number again, or None: after `n_reset`.
 * Decays by 1 − 1/τ, or by 1 − Δt/τ, or by 1 − sigmoid(w)·Δt where that is trained.
 * `mem` is the potential after the reset, which sets it to a value.
-* Left out: `ReLUNode` and `BiasReLUNode`, which make no spikes.
+* Left out: `ReLUNode` and `BiasReLUNode`, which make no spikes, and `LIAFNode`, but where it gives
+  relu(u − θ), a graded spike.
 """
 
 from collections.abc import Mapping
@@ -14,11 +16,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Saved, first_tensor
 from .reading import learnable, plain, short_names, surrogate_name
 
 
 _MODULE = "braincog.base.node.node."
+_SURROGATES = "braincog.base.strategy.surrogate."
+# The others save σ′, or what they return.
+_SAVE_DISTANCE = {_SURROGATES + name for name in ("sigmoid", "atan", "relu_like", "backeigate")}
 _BASES = {_MODULE + "BaseNode", _MODULE + "BaseMCNode"}
 _REAL_VALUED = {"ReLUNode", "BiasReLUNode"}
 # The others take the parameter as it is, whatever `sigmoid_thres` says.
@@ -30,10 +35,24 @@ _WITH_TIME_STEP = {"NoiseLIFNode", "BiasLIFNode", "DGLIFNode"}
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
     if not _BASES.intersection(names):
         return None
-    return not _REAL_VALUED & short_names(module)
+    kinds = short_names(module)
+    return not (_REAL_VALUED & kinds or ("LIAFNode" in kinds and not _is_graded(module)))
+
+
+def _is_graded(module: Any) -> bool:
+    """Whether a LIAFNode passes on how far the potential is above the threshold, and else 0."""
+    return bool(module.threshold_related) and isinstance(module.act_fun, nn.ReLU)
 
 
 def _unfold(module: Any, spikes: Tensor) -> Tensor:
+    view = _with_time(module, spikes)
+    if "OnlineLIFNode" not in short_names(module):
+        return view
+    batch = int(_is_folded(module))
+    return view.narrow(batch, 0, view.shape[batch] // 2)
+
+
+def _with_time(module: Any, spikes: Tensor) -> Tensor:
     if getattr(module, "groups", 1) != 1:
         return spikes.unflatten(1, (-1, module.step)).movedim(2, 0)
     if getattr(module, "layer_by_layer", False):
@@ -54,7 +73,7 @@ def _starts_sample(
     args: tuple[Any, ...],  # noqa: ARG001
     kwargs: Mapping[str, Any],  # noqa: ARG001
 ) -> bool | None:
-    return not isinstance(_potential(module), Tensor)
+    return getattr(module, "init", False) is True or not isinstance(_potential(module), Tensor)
 
 
 def _potential(module: nn.Module) -> Any:
@@ -98,6 +117,10 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     return Membrane(mem.detach(), pre_reset=False) if mem.shape == shape else None
 
 
+def _saved(function: str) -> Saved:
+    return "u-theta" if function in _SAVE_DISTANCE else "other"
+
+
 LIBRARY = Library(
     "braincog",
     is_spiking=_is_spiking,
@@ -106,5 +129,5 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u-theta",
+    saved=_saved,
 )

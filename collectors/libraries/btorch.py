@@ -49,6 +49,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=plain(getattr(module, "v_threshold", None)),
         decay=_decay(module, kinds),
         reset="zero" if getattr(module, "hard_reset", False) else "subtract",
+        reset_to=plain(getattr(module, "v_reset", None)),
         surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
         learnable=learnable(module),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Reset, first_tensor, saved_in
 from .reading import learnable, plain, with_numbers
 
 
@@ -75,5 +75,5 @@ LIBRARY = Library(
     axes=_axes,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u",
+    saved=saved_in(_SLAYER, what="u"),
 )

@@ -17,7 +17,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Start, first_tensor, qualified_names
+from ..library import (
+    Dynamics,
+    Library,
+    Membrane,
+    Number,
+    Start,
+    first_tensor,
+    qualified_names,
+    saved_in,
+)
 from .reading import argument, is_fresh, plain, with_numbers
 
 
@@ -60,6 +69,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=plain(p.v_th),
         decay=_decay(p, getattr(module, "dt", None)),
         reset="subtract" if "subtract" in reset else "zero",
+        reset_to=None if "subtract" in reset else plain(getattr(p, "v_reset", None)),
         surrogate=with_numbers(p.method, {"alpha": p.alpha}) if hasattr(p, "method") else "",
         learnable={
             name: value
@@ -98,5 +108,5 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u-theta",
+    saved=saved_in("norse.torch.functional.", what="u-theta"),
 )

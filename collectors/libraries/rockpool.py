@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, first_tensor, saved_in
 from .reading import learnable, plain, surrogate_name
 
 
@@ -67,5 +67,5 @@ LIBRARY = Library(
     axes=_axes,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u",
+    saved=saved_in("rockpool.", what="u"),
 )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
 from .reading import learnable, plain, short_names, surrogate_name
 
 
@@ -43,6 +43,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=_threshold(module),
         decay=_decay(module),
         reset=_reset(module),
+        reset_to=getattr(getattr(module, "reset_fn", None), "reset_value", None),
         surrogate=surrogate_name(getattr(module, "surrogate_grad_fn", None)),
         learnable=learnable(module),
     )
@@ -93,5 +94,5 @@ LIBRARY = Library(
     unfold=_unfold,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u",
+    saved=saved_in("sinabs.", what="u"),
 )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Start, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Saved, Start, first_tensor
 from .reading import argument, is_fresh, learnable, plain, short_names, surrogate_name
 
 
@@ -24,6 +24,7 @@ _BASES = {
     "snntorch._neurons.neurons.SpikingNeuron",
     "snntorch._neurons.leakyparallel.LeakyParallel",
 }
+_SAVE_OUTPUT = {"snntorch.surrogate.Heaviside", "snntorch.surrogate.LeakySpikeOperator"}
 _TERNARY = "snntorch_ternary."
 _WHOLE_SEQUENCE = {"LeakyParallel", "StateLeaky", "LinearLeaky"}
 _NEVER_RESET = _WHOLE_SEQUENCE | {"DeltaLeaky"}
@@ -99,6 +100,12 @@ def membrane(module: nn.Module, output: Any) -> Membrane | None:
     return Membrane(mem.detach(), pre_reset=before)
 
 
+def _saved(function: str) -> Saved:
+    if not function.startswith("snntorch.") or function in _SAVE_OUTPUT:
+        return "other"
+    return "u-theta"
+
+
 LIBRARY = Library(
     "snntorch",
     is_spiking=_is_spiking,
@@ -106,6 +113,6 @@ LIBRARY = Library(
     starts_sample=starts_sample,
     dynamics=dynamics,
     membrane=membrane,
-    saved="u-theta",
+    saved=_saved,
     amplitude="graded_spikes_factor",
 )

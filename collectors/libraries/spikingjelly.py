@@ -8,16 +8,18 @@
 * Decays by 1 − 1/τ, or by a factor of its own; ParametricLIF by 1 − sigmoid(w).
 * `v` is the potential after the reset, of the last time step, or of all with `store_v_seq`. A reset
   by subtraction is undone, s·θ is added; one to a value is final.
-* Left out: `NonSpiking…` (leaky integrators of the readout), and all in `layer`.
+* Left out: `NonSpiking…` (leaky integrators of the readout), all in `layer`, and `LIAFNode`, but
+  where it gives relu(u − θ), a graded spike.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
 from .reading import learnable, plain, short_names, surrogate_name
 
 
@@ -35,10 +37,19 @@ _SUBTRACTS = {"ComplementaryLIFNode", "STBIFNode", "DSRIFNode", "DSRLIFNode"}
 _CANNOT_BE_UNDONE = {"ComplementaryLIFNode", "KLIFNode", "LIAFNode", "MPBNBaseNode"}
 
 
-def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: ARG001
+def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
     if not any(n.startswith(_PACKAGES) for n in names):
         return False if names[0].startswith(_LAYERS) else None
+    if "LIAFNode" in short_names(module) and not _is_graded(module):
+        return False
     return not any("NonSpiking" in n.rpartition(".")[2] for n in names)
+
+
+def _is_graded(module: Any) -> bool:
+    """Whether a LIAFNode passes on how far the potential is above the threshold, and else 0."""
+    return bool(module.threshold_related) and (
+        isinstance(module.act, nn.ReLU) or module.act in (torch.relu, nn.functional.relu)
+    )
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
@@ -71,6 +82,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=_threshold(module, kinds),
         decay=_decay(module, kinds),
         reset=_reset(module, kinds),
+        reset_to=plain(getattr(module, "v_reset", None)),
         surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
         learnable=learnable(module),
     )
@@ -151,5 +163,10 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
-    saved="u-theta",
+    saved=saved_in(
+        "spikingjelly._ops.surrogate.",
+        "spikingjelly.activation_based.surrogate.",
+        "spikingjelly.clock_driven.surrogate.",
+        what="u-theta",
+    ),
 )

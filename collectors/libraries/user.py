@@ -104,7 +104,7 @@ def _is_freed(graph: Any) -> bool | None:
 
 
 @lru_cache(maxsize=512)
-def _cuts(cls: type) -> bool:
+def _cuts(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class detaches something that may be a state."""
     for code in _codes(cls):
         before = None
@@ -200,7 +200,7 @@ def _is_squashed(cls: type[nn.Module]) -> bool:
     return any(_SQUASHES.intersection(code.co_names) for code in _codes(cls))
 
 
-def _codes(cls: type) -> list[CodeType]:
+def _codes(cls: type[nn.Module]) -> list[CodeType]:
     """Code of the forward of a class, and of its methods and properties that this names."""
     own = getattr(cls.forward, "__code__", None)
     if not isinstance(own, CodeType):

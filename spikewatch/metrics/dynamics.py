@@ -20,7 +20,12 @@ DYNAMICS = Table(
     "dynamics",
     "Threshold, decay and trainable parameters of a spiking layer",
     [
-        Counter("n_thresholds", _INT, "last", "Thresholds: 1, or one a channel or neuron"),
+        Counter(
+            "n_thresholds",
+            _INT,
+            "last",
+            "Thresholds: 1, or one a channel or neuron, but none of +∞ that is fixed",
+        ),
         Counter("sum_threshold", _F64, "last", "Σθ"),
         Counter("threshold_min", _F64, "min", "Smallest θ"),
         Counter("threshold_max", _F64, "max", "Largest θ"),
@@ -28,7 +33,7 @@ DYNAMICS = Table(
             "n_thresholds_out",
             _INT,
             "last",
-            "Thresholds that are ≤ 0, NaN, or infinite where they are learnable",
+            "Those of 0, not finite, or learned and below both 0 and v_reset",
         ),
         Counter("n_thresholds_pinned", _INT, "last", "Learnable θ ≤ 0.01 or ≥ 10, common clamps"),
         Counter("n_decays", _INT, "last", "Decays: 1, or one a channel or neuron"),

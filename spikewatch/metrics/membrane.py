@@ -1,9 +1,13 @@
-"""The membrane potential u of a spiking layer, in units of its threshold: z = (u − θ)/θ.
+"""The membrane potential u of a spiking layer in thresholds: z = (u − θ)/(θ − v_reset).
 
-z = −1 is a potential of 0, z = 0 the threshold. Where the surrogate's node in the autograd graph
-shows it, u is the potential that was compared with θ, before the reset; else it is what the library
-keeps after the step. `n_membrane_pre_reset` says for how many readings it was the former: the two
-differ at exactly the neurons that fired.
+z = −1 is the potential that a neuron resets to, z = 0 the threshold. So z ≥ 0 is u ≥ θ whatever
+their signs: thresholds in millivolt are negative. Where v_reset is unknown, or not below θ, |θ|
+stands for θ − v_reset: with a positive θ, z = −1 is then a potential of 0. A threshold that is 0,
+or not finite, as that of a readout which is never to fire, gives no figures.
+
+Where the surrogate's node in the autograd graph shows it, u is the potential that was compared with
+θ, before the reset; else it is what the library keeps after the step. `n_membrane_pre_reset` says
+for how many readings it was the former: the two differ at exactly the neurons that fired.
 
 The potential differs from one time step to the next. So it is read at up to four of them, spread
 over the sequence (at all of them in the first step with the dear readings), at 1024 evenly spread
@@ -20,7 +24,7 @@ from .declare import Counter, Table
 
 # Edges of the bins in z by which windows are compared; the outer bins are open.
 Z_EDGES = (-1.5, -1.0, -0.5, -0.25, 0.0, 0.25, 1.0)
-# |u| beyond so many thresholds: the amplitude runs away.
+# |z + 1| beyond so many thresholds: the amplitude runs away.
 RUNAWAY_THRESHOLDS = 10
 Z_BINS = tuple(f"n_z_bin_{k}" for k in range(len(Z_EDGES) + 1))
 REFERENCE_BINS = tuple(f"reference_{name}" for name in Z_BINS)
@@ -44,9 +48,9 @@ MEMBRANE = Table(
         Counter("sum_z", _F64, "sum", "Σz"),
         Counter("sum_sq_z", _F64, "sum", "Σz²"),
         Counter("n_above_threshold", _INT, "sum", "Potentials at or above the threshold"),
-        Counter("n_runaway", _INT, "sum", f"Potentials with |u| > {RUNAWAY_THRESHOLDS} θ"),
+        Counter("n_runaway", _INT, "sum", f"Potentials with |z + 1| > {RUNAWAY_THRESHOLDS}"),
         Counter("n_quantization", _INT, "sum", "Potentials with their spike beside them"),
-        Counter("sum_sq_quantization", _F64, "sum", "Σ(u/θ − s)² over those"),
+        Counter("sum_sq_quantization", _F64, "sum", "Σ(z + 1 − s)² over those"),
         *(Counter(name, _INT, "sum", _bin_meaning(k)) for k, name in enumerate(Z_BINS)),
         Counter("reference_n_membrane", _INT, "last", "Potentials of the reference window"),
         Counter("reference_sum_z", _F64, "last", "Σz over them"),
@@ -70,7 +74,7 @@ def _variance(prefix: str = "") -> pl.Expr:
 
 @MEMBRANE.metric(unit="1", bad="outside", source="MPBN; IM-Loss (mean potential near θ)")
 def membrane_mean() -> pl.Expr:
-    """Mean of z = (u − θ)/θ: 0 at the threshold, −1 at rest."""
+    """Mean of z = (u − θ)/(θ − v_reset): 0 at the threshold, −1 at the reset potential."""
     return _mean()
 
 
@@ -82,19 +86,19 @@ def membrane_std() -> pl.Expr:
 
 @MEMBRANE.metric(unit="fraction", bad="outside")
 def above_threshold_frac() -> pl.Expr:
-    """Share of membrane potentials at or above the threshold."""
+    """Share of membrane potentials at or above the threshold, u ≥ θ."""
     return pl.col("n_above_threshold") / pl.col("n_membrane")
 
 
 @MEMBRANE.metric(unit="fraction", bad="high")
 def membrane_runaway_frac() -> pl.Expr:
-    """Share of membrane potentials beyond ten thresholds, of either sign."""
+    """Share of membrane potentials beyond ten thresholds, of either sign: |z + 1| > 10."""
     return pl.col("n_runaway") / pl.col("n_membrane")
 
 
 @MEMBRANE.metric(unit="1", bad="high", source="RMP-Loss 2023 (idea)")
 def membrane_quantization_error() -> pl.Expr:
-    """Mean of (u/θ − s)²: how much a spike loses of the potential that it stands for."""
+    """Mean of (z + 1 − s)²: how much a spike loses of the potential that it stands for."""
     return pl.col("sum_sq_quantization") / pl.col("n_quantization")
 
 

@@ -122,10 +122,28 @@ def test_a_learned_number_is_a_decay_where_it_acts_as_it_stands(listen, lif, dec
     assert row["sum_threshold"] == 1.0
 
 
-def test_each_neuron_may_have_a_threshold_of_its_own_and_nan_is_out(listen):
-    thetas = torch.tensor([0.5, 1.0, -1.0, math.nan])
-    row = row_of(listen, snn.Leaky(beta=0.9, threshold=thetas))
-    assert (row["n_thresholds"], row["n_thresholds_out"]) == (4, 2)
+@pytest.mark.parametrize(("learned", "out"), [(False, 2), (True, 3)])
+def test_each_neuron_may_have_a_threshold_of_its_own_and_nan_and_zero_are_out(listen, learned, out):
+    thetas = torch.tensor([0.5, 0.0, -1.0, math.nan])
+    row = row_of(listen, snn.Leaky(beta=0.9, threshold=thetas, learn_threshold=learned))
+    assert (row["n_thresholds"], row["n_thresholds_out"]) == (4, out)
+
+
+def test_a_threshold_of_infinity_is_none_unless_it_was_learned(listen):
+    for node in (
+        neuron.LIFNode(v_threshold=math.inf),
+        snn.Leaky(beta=0.9, threshold=math.inf, init_hidden=True),
+    ):
+        heard = listen(nn.Sequential(node))
+        node(torch.rand(3, 4, requires_grad=True))
+        tables = heard.tables("0")
+        assert "n_thresholds" not in tables["dynamics"]
+        assert "membrane" not in tables
+    lif = snn.Leaky(beta=0.9, threshold=math.inf, learn_threshold=True)
+    assert row_of(listen, lif)["n_thresholds_out"] == 1
+    some = row_of(listen, snn.Leaky(beta=0.9, threshold=torch.tensor([0.5, 1.0, 2.0, math.inf])))
+    assert (some["n_thresholds"], some["n_thresholds_out"]) == (3, 0)
+    assert (some["sum_threshold"], some["threshold_max"]) == (3.5, 2.0)
 
 
 def test_a_learnable_threshold_at_its_clamp_is_pinned(listen):
@@ -194,17 +212,6 @@ def test_every_counter_is_declared():
 def test_only_a_threshold_that_learns_sits_at_a_clamp(listen, learned, pinned):
     row = row_of(listen, LIF(0.5, threshold=40.0, **{learned: True}))
     assert row["n_thresholds_pinned"] == pinned
-
-
-def test_an_infinite_threshold_is_out_of_range_where_it_is_learnt_and_meant_where_it_is_not(listen):
-    held = snn.Leaky(beta=0.9, threshold=math.inf)
-    learnt = snn.Leaky(beta=0.9, threshold=torch.tensor([math.inf]), learn_threshold=True)
-    plain_number = neuron.LIFNode(v_threshold=math.inf)
-    heard = listen(nn.Sequential(plain_number))
-    plain_number(torch.rand(2, 3))
-    assert heard.tables("0")["dynamics"]["n_thresholds_out"] == 0
-    assert row_of(listen, held)["n_thresholds_out"] == 0
-    assert row_of(listen, learnt)["n_thresholds_out"] == 1
 
 
 def test_no_width_is_measured_in_infinite_thresholds():

@@ -140,6 +140,71 @@ def test_of_a_silent_neuron_of_ones_own_a_potential_is_not_taken_for_a_distance(
     by_numpy(duck.mem.detach() - 1, row)
 
 
+def keeps(what):
+    """A neuron of one's own without a state to fall back on, whose surrogate saves `what` of u."""
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(what(u))
+            return (u > 1.0).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * ctx.saved_tensors[0]
+
+    class Duck(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.threshold = 1.0
+
+        def forward(self, x):
+            return Spike.apply(x)
+
+    return Duck()
+
+
+@pytest.mark.parametrize("potential", [(-3.0, 0.9), (1.1, 3.0), (-60.0, 1.5)])
+def test_neither_a_slope_nor_the_output_is_taken_for_a_potential(listen, potential):
+    for what in (lambda u: 0.9 / (1 + (4 * (u - 1)).square()), lambda u: (u > 1.0).to(u.dtype)):
+        duck = keeps(what)
+        heard = listen(nn.Sequential(duck))
+        duck(torch.linspace(*potential, 512).view(64, 8).requires_grad_())
+        assert "membrane" not in heard.tables("0")
+
+
+def test_a_statement_on_a_surrogate_that_the_silence_contradicts_is_not_used(listen):
+    lif = snn.Leaky(beta=0.9, spike_grad=keeps(lambda u: (-u).exp()), init_hidden=True)
+    heard = listen(nn.Sequential(lif))
+    lif(torch.full((16, 8), -0.5, requires_grad=True))
+    by_numpy(lif.mem.detach() - 1, heard.tables("0")["membrane"])
+
+
+def test_thresholds_that_are_not_finite_give_no_figure_and_the_others_do(listen):
+    thetas = torch.tensor([0.5, 1.0, math.inf, 0.0])
+    lif = snn.Leaky(beta=0.9, threshold=thetas, init_hidden=True)
+    heard = listen(nn.Sequential(lif))
+    lif(torch.rand(64, 4, requires_grad=True))
+    row = heard.tables("0")["membrane"]
+    by_numpy(lif.mem.detach()[:, :2] / thetas[:2] - 1, row)
+    assert row["n_membrane_nonfinite"] == 0
+
+
+@pytest.mark.parametrize(("v_reset", "unit"), [(-70.0, 20.0), (None, 50.0), (-40.0, 50.0)])
+def test_potentials_in_millivolt_are_scaled_by_their_distance_from_the_reset(listen, v_reset, unit):
+    torch.manual_seed(0)
+    node = neuron.IFNode(-50.0, v_reset, surrogate_function=surrogate.ATan())
+    heard = listen(nn.Sequential(node))
+    u = (30 * torch.rand(64, 8) - 75.0).requires_grad_()
+    node.v = torch.zeros_like(u)
+    spikes = node(u).detach()
+    row = heard.tables("0")["membrane"]
+    z = (u.detach() + 50) / unit
+    by_numpy(z, row)
+    assert 0 < row["n_above_threshold"] == spikes.sum()
+    assert row["sum_sq_quantization"] == pytest.approx((z + 1 - spikes).square().sum().item())
+
+
 def test_large_layers_are_read_in_an_even_part(listen):
     lif = snn.Leaky(beta=0.9)
     heard = listen(nn.Sequential(lif))

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import snntorch as snn
 import torch
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import nn
 from torch.nn import functional
 
@@ -117,6 +118,24 @@ def test_attention_of_one_function_is_two_products(listen):
     assert row["n_sops"] == v.count_nonzero() * 3
     assert row["n_dense_macs"] == 2 * 3 * 5 * (4 + 6)
     assert row["n_outputs"] == 2 * 3 * 5 + 2 * 3 * 6
+
+
+def test_the_attention_of_spikingjelly_is_counted_and_its_neurons_own_products_are_not(listen):
+    torch.manual_seed(0)
+    attention, sides = layer.SpikingSelfAttention(16, 2), []
+    nn.init.ones_(attention.qkv_conv_bn[1].bias)  # so that they fire
+    attention.qkv_lif.register_forward_hook(lambda *call: sides.append(call[2].detach()))
+    rows = energy_of(listen, attention, 3 * spikes(4, 2, 16, 9))
+    assert set(rows) == {"own", "own.qkv_conv_bn.0", "own.proj_conv_bn.0"}
+    q, k, v = sides[0].reshape(4, 2, 3, 2, 8, 9).unbind(2)  # [T, B, heads, C, L]
+    of_v, of_k = v.count_nonzero() * 8, k.count_nonzero() * 8
+    # v kᵀ are counts of several sizes, so that q drives what they are multiplied with.
+    assert (v @ k.mT).unique().numel() > 2
+    assert rows["own"]["n_sops"] == min(of_v, of_k) + q.count_nonzero() * 8 > 0
+    assert rows["own"]["n_macs"] == 0
+    assert rows["own"]["n_dense_macs"] == 2 * 4 * 2 * 2 * 8 * 8 * 9
+    neurons = neuron.PSN(T=4, surrogate_function=surrogate.ATan())
+    assert energy_of(listen, neurons, torch.randn(4, 2, 3)) == {}
 
 
 class Rounded(torch.autograd.Function):

@@ -140,3 +140,42 @@ def test_surrogate_and_trainable_parameters_are_the_nodes_own(node, dynamics):
     assert found.surrogate == "AtanGrad(alpha=2)"
     assert set(found.learnable) == {"threshold", "w"}
     assert found.threshold == pytest.approx(torch.tensor(0.5).sigmoid().item())
+
+
+@pytest.mark.parametrize("surrogate", ["QGateGrad", "GateGrad", "STDPGrad", "AtanGrad"])
+@pytest.mark.parametrize("current", [-0.3, 0.95])
+def test_of_a_silent_layer_no_slope_is_taken_for_the_potential(node, listen, surrogate, current):
+    neuron = node.LIFNode(threshold=0.5, act_fun=surrogate)
+    heard = listen(nn.Sequential(neuron))
+    neuron(torch.full((16, 8), current, requires_grad=True))
+    row = heard.tables("0")["membrane"]
+    assert row["n_above_threshold"] == 0
+    assert row["sum_z"] / row["n_membrane"] == pytest.approx(current / 2 / 0.5 - 1)
+
+
+def test_neurons_that_pass_their_potential_on_are_left_out_but_for_graded_spikes(node, listen):
+    net = nn.Sequential(
+        node.LIAFNode(), node.LIAFNode(act_fun="ReLU"), node.LIAFNode(threshold_related=False)
+    )
+    assert list(listen(net).observers) == ["1"]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_the_rate_that_an_online_neuron_appends_is_no_spike(node, listen, told, folded):
+    torch.manual_seed(2)
+    neuron = node.OnlineLIFNode(act_fun=node.AtanGrad, layer_by_layer=folded, step=4)
+    heard, seen = listen(nn.Sequential(neuron)), told(neuron)
+    x, spikes = 2 * torch.rand(4, 3, 5, requires_grad=True), 0
+    for _ in range(2):
+        neuron.init, neuron.rate_tracking = True, torch.ones(3, 5)
+        for part in [x.flatten(0, 1)] if folded else x:
+            out = neuron(part).unflatten(0, (-1, 6))
+            spikes += out[:, :3].sum()
+    spikes.backward()
+    tables = heard.tables("0")
+    assert (tables["spikes"]["n_obs"], tables["spikes"]["n_neurons"]) == (24, 5)
+    assert tables["spikes"]["n_spikes"] == spikes > 0
+    assert tables["gradients"]["n_sg"] == 120
+    assert tables["gradients"]["n_grad"] == 120
+    assert tables["membrane"]["n_membrane_pre_reset"] == tables["membrane"]["n_membrane"] > 0
+    assert seen.starts == ([True] * 2 if folded else [True, False, False, False] * 2)

@@ -73,6 +73,19 @@ def test_the_members_of_a_population_are_the_layers(listen):
     assert sizes == [3, 2]
 
 
+@pytest.mark.parametrize(("theta", "out"), [(-50.0, 0), (-80.0, 1)])
+def test_a_threshold_in_millivolt_may_learn_as_long_as_it_is_above_the_reset(listen, theta, out):
+    neuron = GLIF3(4, v_threshold=theta, trainable_param={"v_threshold"})
+    functional.init_net_state(neuron, batch_size=2)
+    heard = listen(nn.Sequential(neuron))
+    with environ.context(dt=1.0):
+        neuron(torch.rand(2, 4))
+    tables = heard.tables("0")
+    assert tables["dynamics"]["n_thresholds_out"] == out * tables["dynamics"]["n_thresholds"]
+    assert tables["dynamics"]["n_thresholds_pinned"] == tables["dynamics"]["n_thresholds_out"]
+    assert tables["membrane"]["n_membrane_nonfinite"] == 0
+
+
 def test_parameters_are_the_neurons_own_and_the_decay_follows_the_time_step(dynamics):
     neuron = LIF(4, tau=10.0, v_threshold=0.7, trainable_param={"tau", "v_threshold"})
     functional.init_net_state(neuron, batch_size=1)

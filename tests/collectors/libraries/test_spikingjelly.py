@@ -58,6 +58,18 @@ def test_the_readout_is_not_a_spiking_layer(listen):
     assert list(listen(net).observers) == ["0"]
 
 
+def test_neurons_that_pass_their_potential_on_are_left_out_but_for_graded_spikes(listen):
+    def liaf(act, *, above):
+        return neuron.LIAFNode(act=act, threshold_related=above)
+
+    relu, leaky = nn.functional.relu, nn.functional.leaky_relu
+    net = nn.Sequential(
+        liaf(leaky, above=False), liaf(leaky, above=True), liaf(relu, above=False),
+        liaf(relu, above=True), liaf(torch.relu, above=True), liaf(nn.ReLU(), above=True),
+    )  # fmt: skip
+    assert list(listen(net).observers) == ["3", "4", "5"]
+
+
 def test_the_surrogate_of_a_readout_is_no_layer_that_is_never_called(listen):
     class NonSpikingLIFNode(neuron.SimpleLIFNode):  # as the examples for DQN and PPO write it
         def single_step_forward(self, x):
