@@ -101,10 +101,10 @@ def test_a_layer_that_is_called_now_and_then_is_told_once_to_be_maybe_unused(tmp
 
         def forward(self, x):
             self.n_calls += 1
-            if self.n_calls % 4 == 1:
+            if self.n_calls % 6 == 1:
                 self.extra(x, torch.zeros(len(x), 8))
             return super().forward(x)
 
     _, notes = train(Sometimes(), tmp_path, n_steps=12)
     (note,) = (text for text in notes if "not called" in text)
-    assert note.startswith("'extra': not called in the latest 2 observed steps. Either forward")
+    assert note.startswith("'extra': not called in the latest 4 observed steps. Either forward")
