@@ -106,7 +106,7 @@ def _is_freed(graph: Any) -> bool | None:
 
 
 @lru_cache(maxsize=512)
-def _cuts(cls: type) -> bool:
+def _cuts(cls: Any) -> bool:
     """Whether the forward of a class detaches something that may be a state."""
     for code in _codes(cls):
         before = None
@@ -197,12 +197,12 @@ def _is_of_adaptation(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _is_squashed(cls: type) -> bool:
+def _is_squashed(cls: Any) -> bool:
     """Whether the forward of a class, or a method that it names, calls what squashes a number."""
     return any(_SQUASHES.intersection(code.co_names) for code in _codes(cls))
 
 
-def _codes(cls: type) -> list[CodeType]:
+def _codes(cls: Any) -> list[CodeType]:
     """Code of the forward of a class, and of its methods and properties that this names."""
     own = getattr(cls.forward, "__code__", None)
     if not isinstance(own, CodeType):
