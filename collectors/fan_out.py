@@ -45,7 +45,8 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
 
     Args:
         module: The layer.
-        x: Its input; only shape and device matter. Shape: [..., features], or [..., C, *space].
+        x: Its input; only shape and device matter. Shape: [..., features], or [..., C, *space]; of
+            a kernel of one place in all [B, C, *], which a class of its own may bring to rank.
 
     Returns:
         None where the input has another shape: a class of its own that reshapes it.
@@ -54,6 +55,8 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
         fits = x.shape[-1] == module.in_features
         return FanOut(None, float(module.out_features)) if fits else None
     n_axes = len(_kernel(module))
+    if x.dim() <= n_axes and _is_pointwise(module, x):
+        return FanOut(None, module.out_channels / module.groups)
     if x.dim() <= n_axes or x.shape[-n_axes - 1] != module.in_channels:
         return None
     space = tuple(x.shape[-n_axes:])
@@ -101,6 +104,12 @@ def _kernel(module: Any) -> tuple[int, ...]:
 
 def _shape(module: Any) -> tuple[int, ...]:
     return tuple(module.weight.shape)
+
+
+def _is_pointwise(module: Any, x: Tensor) -> bool:
+    """Whether each place is multiplied by itself, as slayer's Dense does with [B, C, T]."""
+    ones = {*module.kernel_size, *module.stride} == {1} and not any(module.padding)
+    return ones and x.dim() > 1 and x.shape[1] == module.in_channels
 
 
 def _convolution(module: Any) -> Callable[[Tensor, Tensor], Tensor]:

@@ -5,6 +5,7 @@
 * Returns the spikes alone. Step mode "s": called for each time step, [B, *]; "m" (and the classes
   `MultiStep…`, PSN, ILC, noisy ones, which know nothing else): the sequence, [T, B, *].
 * A sample starts where no memory holds a tensor: `reset_net` makes them floats or None again.
+* θ is `v_threshold`; unknown where a user's class fires by another one.
 * Decays by 1 − 1/τ, or by a factor of its own; ParametricLIF by 1 − sigmoid(w).
 * `v` is the potential after the reset, of the last time step, or of all with `store_v_seq`. A reset
   by subtraction is undone, s·θ is added; one to a value is final.
@@ -13,7 +14,9 @@
 """
 
 import math
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,6 +36,7 @@ _MULTI_STEP = "MultiStepModule"
 _NONLINEAR = {"QIFNode", "EIFNode", "IzhikevichNode", "RAFNode", "MultiStepEIFNode"}
 _WITHOUT_RESET = {"PSN", "MaskedPSN", "SlidingPSN"}
 _SUBTRACTS = {"ComplementaryLIFNode", "STBIFNode", "DSRIFNode", "DSRLIFNode"}
+_ANOTHER = re.compile("^(?!v_threshold$).*(thr|v_?th|theta)", re.IGNORECASE)
 # Their reset is more than s·θ, or their output is not what the reset took.
 _CANNOT_BE_UNDONE = {"ComplementaryLIFNode", "KLIFNode", "LIAFNode", "MPBNBaseNode"}
 
@@ -89,6 +93,8 @@ def _dynamics(module: nn.Module) -> Dynamics:
 
 
 def _threshold(module: Any, kinds: frozenset[str]) -> Number | None:
+    if _fires_by_another(type(module)):
+        return None
     if "GatedLIFNode" in kinds:
         return module.v_threshold.detach().view(-1, 1, 1).sigmoid()
     if "MPBNBaseNode" in kinds and getattr(module, "learnable_vth", False):
@@ -100,6 +106,17 @@ def _threshold(module: Any, kinds: frozenset[str]) -> Number | None:
     if kinds & {"DSRIFNode", "DSRLIFNode"}:
         return threshold.clamp(min=module.v_threshold_lower_bound)
     return threshold
+
+
+@lru_cache(maxsize=512)
+def _fires_by_another(cls: type) -> bool:
+    """Whether a user's `neuronal_fire` compares with something else than `v_threshold`."""
+    owner = next((c for c in cls.__mro__ if "neuronal_fire" in vars(c)), None)
+    if owner is None or owner.__module__.startswith("spikingjelly."):
+        return False
+    code = getattr(vars(owner)["neuronal_fire"], "__code__", None)
+    names = set() if code is None else set(code.co_names)
+    return not names & {"v_threshold", "neuronal_fire"} or any(map(_ANOTHER.search, names))
 
 
 def _decay(module: Any, kinds: frozenset[str]) -> Number | None:

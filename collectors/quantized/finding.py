@@ -25,6 +25,8 @@ from .seeing import Sight
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
 _PLAIN = ("torch.nn.modules.", "spikingjelly.", "snntorch.")
+# Of weight_norm, spectral_norm and pruning: the matrices behind a weight, never multiplied with.
+_MADE_INTO_WEIGHT = ("weight_g", "weight_v", "weight_orig", "weight_mask")
 _TORCH_QUANTIZERS = ("weight_fake_quant",)
 
 
@@ -126,7 +128,8 @@ def _own_kernels(
     usual = isinstance(module, _WEIGHTED)
     matrices = [n for n, t in _tensors(module) if is_matrix(t)]
     if usual and "weight" not in matrices:
-        matrices.insert(0, "weight")  # lazy, sharded, or with one output
+        # Lazy, sharded, with one output, or made anew by a hook of torch.nn.utils.
+        matrices = ["weight", *(n for n in matrices if n not in _MADE_INTO_WEIGHT)]
     main = matrices[0] if len(matrices) == 1 else "weight"
     for attribute in matrices:
         guess = not (usual and attribute == "weight") and not is_wanted

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import spikewatch
-from spikewatch.collectors.fan_out import fan_out
+from spikewatch.collectors.fan_out import FanOut, fan_out
 from spikewatch.errors import AttachError
 
 
@@ -116,8 +116,13 @@ def test_every_mode_of_padding_is_the_layers_own(mode):
     )
 
 
-def test_a_class_that_reshapes_its_input_is_left_out():
-    assert fan_out(nn.Conv3d(4, 2, 1), torch.zeros(2, 4, 7)) is None
+def test_a_class_that_reshapes_its_input_is_left_out_but_where_each_place_stands_alone():
+    x = torch.zeros(2, 4, 7)
+    for kernel, options in ((3, {}), ((1, 1, 3), {}), (1, {"stride": 2}), (1, {"padding": 1})):
+        assert fan_out(nn.Conv3d(4, 2, kernel, **options), x) is None
+    assert fan_out(nn.Conv3d(4, 2, 1), x.mT) is None
+    assert fan_out(nn.Conv3d(4, 2, 1), x) == FanOut(None, 2.0)
+    assert fan_out(nn.Conv3d(4, 6, 1, groups=2), x) == FanOut(None, 3.0)
 
 
 def test_a_transposed_convolution_reaches_its_kernel():

@@ -128,3 +128,29 @@ def test_the_other_neurons_are_counted_too(slayer, listen, dynamics, kind):
     assert (row["n_obs"], row["n_neurons"]) == (30, 5)
     assert row["n_spikes"] == out.count_nonzero() > 0
     assert dynamics(neuron).threshold == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("normed", [True, False])
+def test_dense_synapses_have_their_operations_counted(slayer, listen, normed):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        slayer.block.cuba.Dense(CUBA, 20, 12, weight_norm=normed, delay_shift=False)
+    )
+    heard = listen(net)
+    x = (torch.rand(3, 20, 30) < 0.6).float()
+    net(x)
+    row = heard.tables("0.synapse")["energy"]
+    assert row["n_sops"] == x.count_nonzero() * 12
+    assert row["n_dense_macs"] == x.numel() * 12
+    assert (row["n_inputs"], row["n_outputs"], row["n_macs"]) == (3 * 20 * 30, 3 * 12 * 30, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_a_normalised_weight_that_is_quantized_is_one_layer(slayer, listen):
+    net = nn.Sequential(slayer.block.cuba.Dense(CUBA, 40, 20, weight_norm=True, delay_shift=False))
+    heard = listen(net)
+    net((torch.rand(3, 40, 10) < 0.6).float()).sum().backward()
+    assert set(heard.observers) == {"0.neuron", "0.synapse"}
+    heard.flush("0.synapse", "weights")
+    assert [(x.name, x.note) for x in heard.confirmed] == [("0.synapse", "4 bit, one scale")]

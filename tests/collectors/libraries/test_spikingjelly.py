@@ -258,6 +258,33 @@ def test_threshold_reset_surrogate_and_trainable_parameters_are_the_nodes_own(dy
     assert dynamics(neuron.PSN(T=2)).reset == "none"
 
 
+class WithThreshold(neuron.SimpleLIFNode):
+    """As users write it who train a threshold of their own."""
+
+    def __init__(self):
+        super().__init__(tau=2.0, decay_input=True, v_threshold=0.5)
+        self.dynamic_threshold = nn.Parameter(torch.tensor(0.5))
+
+    def neuronal_fire(self):
+        return self.surrogate_function(self.v - self.dynamic_threshold)
+
+
+class WithSurrogate(WithThreshold):
+    def neuronal_fire(self):
+        return surrogate.ATan()(self.v - self.v_threshold)
+
+
+def test_of_a_class_that_fires_by_a_threshold_of_its_own_theirs_is_not_stored(listen):
+    net = nn.Sequential(WithThreshold(), nn.Linear(4, 4), WithSurrogate())
+    heard = listen(net)
+    net(torch.rand(8, 4))
+    first, second = heard.tables("0"), heard.tables("2")
+    assert "n_thresholds" not in first["dynamics"]
+    assert "membrane" not in first
+    assert second["dynamics"]["sum_threshold"] == 0.5
+    assert second["membrane"]["n_membrane"] == 32
+
+
 def test_surrogates_that_layers_share_are_left_alone(listen):
     torch.manual_seed(0)
     net = nn.Sequential(layer.Linear(6, 5), neuron.LIFNode(), layer.Linear(5, 4), neuron.LIFNode())
