@@ -56,7 +56,7 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
         return FanOut(None, float(module.out_features)) if fits else None
     n_axes = len(_kernel(module))
     if x.dim() <= n_axes and _is_pointwise(module, x):
-        return FanOut(None, module.out_channels / module.groups)
+        return FanOut(None, _n_partners(module))
     if x.dim() <= n_axes or x.shape[-n_axes - 1] != module.in_channels:
         return None
     space = tuple(x.shape[-n_axes:])
@@ -96,6 +96,10 @@ def reach_of(
     with ThreadPoolExecutor(1) as thread:
         each = thread.submit(derive).result()
     return FanOut(each.to(device), float(each.mean()))
+
+
+def _n_partners(module: Any) -> float:
+    return module.out_channels / module.groups
 
 
 def _kernel(module: Any) -> tuple[int, ...]:

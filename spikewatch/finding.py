@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -11,10 +11,7 @@ from torch.optim import Optimizer
 from .errors import AttachError
 from .layers import named_modules
 from .observing import Hints, Observer, load_collectors
-
-
-# Where torch keeps what it knows of a module.
-_TORCHS_OWN = frozenset(vars(nn.Module()))
+from .unregistered import unregistered
 
 
 def find_observers(
@@ -132,27 +129,12 @@ def _nothing_found(model: nn.Module) -> str:
 
 def _not_registered(model: nn.Module) -> str:
     """Tells of modules in a plain container, which nothing in torch sees, an optimizer neither."""
-    known = {id(m) for m in nn.Module.modules(model)}
-    for name, module in named_modules(model).items():
-        for attribute, value in vars(module).items():
-            held = () if attribute in _TORCHS_OWN else _modules_in(value)
-            hidden = [m for m in held if id(m) not in known]
-            if hidden:
-                kind = "ModuleDict" if isinstance(value, Mapping) else "ModuleList"
-                return (
-                    f"{f'{name}.{attribute}'.lstrip('.')!r} is a plain {type(value).__name__} with "
-                    f"modules in it ({type(hidden[0]).__name__}), so that torch does not know them "
-                    f"as parts of the model: make it an nn.{kind}. "
-                )
-    return ""
-
-
-def _modules_in(value: object, *, depth: int = 3) -> Iterator[nn.Module]:
-    """Modules in a plain list, tuple or dictionary, and in such within it."""
-    if not isinstance(value, list | tuple | dict) or not depth:
-        return
-    for part in value.values() if isinstance(value, dict) else value:
-        if isinstance(part, nn.Module):
-            yield part
-        else:
-            yield from _modules_in(part, depth=depth - 1)
+    hidden = next(unregistered(model), None)
+    if hidden is None:
+        return ""
+    kind = "ModuleDict" if "Dict" in hidden.container.title() else "ModuleList"
+    return (
+        f"{hidden.attribute!r} is a plain {hidden.container} with modules in it "
+        f"({type(hidden.module).__name__}), so that torch does not know them as parts of the "
+        f"model: make it an nn.{kind}. "
+    )
