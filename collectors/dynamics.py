@@ -4,6 +4,7 @@ Read in steps with the dear readings: threshold and decay as the forward pass us
 when the step ends.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -36,7 +37,9 @@ class DynamicsReader:
         self._counters: Counters | None = None  # of the step that runs, once it was due
         self._learnable: Mapping[str, nn.Parameter] = {}
         self._with_graph = False
-        self._idle = IdleParameters("n_learnable", "n_without_gradient", "without_gradient_rows")
+        self._idle = IdleParameters(
+            "n_learnable", "n_without_gradient", "without_gradient_rows", tell=subject.tell
+        )
 
     def add(self, call: Call) -> None:
         """Read the parameters at the first call of a step, before the optimizer moves them."""
@@ -65,8 +68,10 @@ class DynamicsReader:
 def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
     if threshold is None:
         return {}
+    # An infinite threshold that nobody trains is meant so: of a readout by its membrane.
+    most = torch.finfo(torch.float32).max if learned else math.inf
     if not isinstance(threshold, Tensor):
-        ok = 0 < threshold < float("inf")
+        ok = 0 < threshold <= most
         return {
             "n_thresholds": 1,
             "sum_threshold": threshold,
@@ -77,7 +82,7 @@ def _threshold(threshold: Tensor | float | None, *, learned: bool) -> Counters:
         }
     low, high = THRESHOLD_CLAMP
     threshold = threshold.detach().float().flatten()
-    healthy = (threshold > 0) & threshold.isfinite()  # NaN is neither
+    healthy = (threshold > 0) & (threshold <= most)  # NaN is neither
     counters: Counters = {
         "n_thresholds": threshold.numel(),
         "sum_threshold": threshold.sum(),

@@ -18,6 +18,9 @@ from spikewatch.errors import AttachError
 _NAMED = "The entry point of the group spikewatch.libraries"
 Number = Tensor | float
 Reset = Literal["subtract", "zero", "none"]
+# What a layer may say of a call: it is the first time step of a sample, or not; it does not tell;
+# or its state is at rest, which is so until something has reached the layer.
+Start = bool | Literal["at rest"] | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def unknown_start(
     module: nn.Module,  # noqa: ARG001
     args: tuple[Any, ...],  # noqa: ARG001
     kwargs: Mapping[str, Any],  # noqa: ARG001
-) -> bool | None:
+) -> Start:
     """The layer does not tell: the first call within a forward pass of the model is a start."""
     return None
 
@@ -102,7 +105,8 @@ class Library:
         unfold: Makes a view of it in which time and batch have axes of their own, for layers that
             fold them into one; `axes` then tells of the view.
         starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
-            this call is the first time step of a new sample; None where the layer does not tell.
+            this call is the first time step of a new sample; None where the layer does not tell;
+            `"at rest"` where its state is, and that is all that shows.
         dynamics: Threshold, decay, reset, surrogate and trainable parameters now.
         membrane: The membrane potential after a call. It is asked only where the autograd graph
             does not show the potential before the reset.
@@ -118,9 +122,7 @@ class Library:
     spikes: Callable[[Any], Tensor | None] = first_tensor
     axes: Callable[[nn.Module, Tensor], str] = step_axes
     unfold: Callable[[nn.Module, Tensor], Tensor] | None = None
-    starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], bool | None] = (
-        unknown_start
-    )
+    starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], Start] = unknown_start
     dynamics: Callable[[nn.Module], Dynamics] = no_dynamics
     membrane: Callable[[nn.Module, Any], Membrane | None] = no_membrane
     saved: Literal["u-theta", "u", "other"] = "u-theta"

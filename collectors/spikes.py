@@ -26,6 +26,7 @@ from .recognise import BY_HAND, Found, find_spiking, output_widths
 from .surrogate import surrogate_nodes
 
 
+_NO_KEYWORDS: Mapping[str, Any] = {}
 _CONFIRMED = {
     "class": "",
     "code": "made by an autograd function",
@@ -83,6 +84,7 @@ class SpikeObserver:
             fault=self._fault,
             widths=widths,
         )
+        self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)
         self._ear = (
             None
@@ -165,17 +167,20 @@ class SpikeObserver:
     # ------------------------------------------------------------------------------------ hooks
 
     def _before_forward(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NO_KEYWORDS
     ) -> None:
+        # Of a model that is a neuron itself, the root's hook may take this one off just now. Then
+        # torch calls it nevertheless, and without the keyword arguments.
         session = self._session
         if session is None or not session.active:
             return
         try:
-            self._starts = self._library.starts_sample(module, args, kwargs)
+            starts = self._library.starts_sample(module, args, kwargs)
             if session.step != self._latest_step:
                 self._latest_step = session.step
-                if self._starts is False and self._library.name == "user":
-                    self._starts = user.replaces_state(module, args, kwargs) is not False
+                if starts is False and self._library.name == "user":
+                    starts = user.replaces_state(module, args, kwargs) is not False
+            self._starts = session.begins_sample(self.layer.name, starts)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
 
@@ -252,7 +257,9 @@ class SpikeObserver:
         )
 
     def _confirm_site(self, suffix: str) -> None:
-        if self._session is not None:
+        """Store a further site, once: it is found in each phase, and anew where shapes change."""
+        if self._session is not None and suffix not in self._further_sites:
+            self._further_sites.add(suffix)
             name, note = self.layer.name + suffix, f"{self.layer.name!r} at another site"
             self._session.confirm(replace(self.layer, name=name, note=note))
 

@@ -33,6 +33,7 @@ _SILENT = (
     "spikewatch.tap('name', spikes)"
 )
 _PATIENCE_STEPS = 2
+_PATIENCE_STEPS_SEEN = 4  # with a layer that was called before: an actor waits for its critic
 _PATIENCE_LOOKS = 3
 _N_NAMES = 6
 _N_WEIGHTS = 16
@@ -62,6 +63,7 @@ class Unseen:
     def __init__(self, model: nn.Module, session: LiveSession) -> None:
         self._session = session
         self._silent_steps: dict[str, int] = {}
+        self._seen: set[str] = set()
         self._told: set[str] = set()
         self._weights = Weights(model)
         self._sign_of_life = (0, 0)
@@ -73,18 +75,21 @@ class Unseen:
 
     def after_step(self, observers: Sequence[Observer]) -> None:
         """An observed step ended in which a forward pass was seen: which layers were not called?"""
-        silent: list[str] = []
+        silent: dict[int, list[str]] = {}  # by how many steps they were
         for observer in observers:
             called, name = getattr(observer, "called", None), observer.layer.name
             if called is None:
                 continue
+            if called:
+                self._seen.add(name)
             n = self._silent_steps[name] = 0 if called else self._silent_steps.get(name, 0) + 1
-            if n == _PATIENCE_STEPS and name not in self._told:
-                silent.append(name)
+            patience = _PATIENCE_STEPS_SEEN if name in self._seen else _PATIENCE_STEPS
+            if n == patience and name not in self._told:
+                silent.setdefault(n, []).append(name)
             observer.called = False  # ty: ignore[missing-attribute]
-        if silent:
-            self._told.update(silent)
-            self._session.note("", _not_called(silent), aloud=True)
+        for n, names in silent.items():
+            self._told.update(names)
+            self._session.note("", _not_called(names, n), aloud=True)
 
     def look(self) -> None:
         """Look from another thread whether weights change while nothing of us is called at all."""
@@ -97,8 +102,8 @@ class Unseen:
             self.blind()
 
 
-def _not_called(layers: list[str]) -> str:
+def _not_called(layers: list[str], n_steps: int) -> str:
     names = ", ".join(map(repr, layers[:_N_NAMES]))
     if len(layers) > _N_NAMES:
         names += f" and {len(layers) - _N_NAMES} more"
-    return _SILENT.format(names=names, n=_PATIENCE_STEPS, why=_WHY)
+    return _SILENT.format(names=names, n=n_steps, why=_WHY)

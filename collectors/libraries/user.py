@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from spikewatch.layers import own_type
 from spikewatch.metrics.amplitudes import ALPHA_CLAMP
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor
 from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
 
@@ -58,9 +58,7 @@ def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
     yield from (place[name] for name in names for place in places if name in place)
 
 
-def _starts_sample(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool | None:
+def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
     states = _states(module, args, kwargs)
     if not states:
@@ -106,7 +104,7 @@ def _is_freed(graph: Any) -> bool | None:
 
 
 @lru_cache(maxsize=512)
-def _cuts(cls: Any) -> bool:
+def _cuts(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class detaches something that may be a state."""
     for code in _codes(cls):
         before = None
@@ -197,12 +195,12 @@ def _is_of_adaptation(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _is_squashed(cls: Any) -> bool:
+def _is_squashed(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class, or a method that it names, calls what squashes a number."""
     return any(_SQUASHES.intersection(code.co_names) for code in _codes(cls))
 
 
-def _codes(cls: Any) -> list[CodeType]:
+def _codes(cls: type[nn.Module]) -> list[CodeType]:
     """Code of the forward of a class, and of its methods and properties that this names."""
     own = getattr(cls.forward, "__code__", None)
     if not isinstance(own, CodeType):

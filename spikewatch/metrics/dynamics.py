@@ -24,7 +24,12 @@ DYNAMICS = Table(
         Counter("sum_threshold", _F64, "last", "Σθ"),
         Counter("threshold_min", _F64, "min", "Smallest θ"),
         Counter("threshold_max", _F64, "max", "Largest θ"),
-        Counter("n_thresholds_out", _INT, "last", "Thresholds that are ≤ 0, or not finite"),
+        Counter(
+            "n_thresholds_out",
+            _INT,
+            "last",
+            "Thresholds that are ≤ 0, NaN, or infinite where they are learnable",
+        ),
         Counter("n_thresholds_pinned", _INT, "last", "Learnable θ ≤ 0.01 or ≥ 10, common clamps"),
         Counter("n_decays", _INT, "last", "Decays: 1, or one a channel or neuron"),
         Counter("sum_decay", _F64, "last", "Σβ"),
@@ -89,6 +94,6 @@ def surrogate_width() -> pl.Expr:
 
 @DYNAMICS.metric(unit="1", bad="low", source="SuperSpike: 0.83/k, of SpyTorch 0.008")
 def surrogate_width_ratio() -> pl.Expr:
-    """The same in units of the mean threshold θ."""
+    """The same in units of the mean threshold θ; NULL where that is infinite."""
     theta = pl.col("sum_threshold") / pl.col("n_thresholds")
-    return pl.when(theta > 0).then(pl.col("fwhm") / theta)
+    return pl.when((theta > 0) & theta.is_finite()).then(pl.col("fwhm") / theta)

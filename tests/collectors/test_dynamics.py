@@ -2,6 +2,7 @@
 
 import math
 
+import polars as pl
 import pytest
 import snntorch as snn
 import torch
@@ -142,6 +143,18 @@ def test_a_parameter_with_gradient_is_told_from_one_without(listen):
     assert row["without_gradient_rows"] == 3
 
 
+def test_a_parameter_that_learns_nothing_is_called_by_its_name_once(listen):
+    lif = snn.Leaky(beta=1.5, learn_beta=True, learn_threshold=True)  # β is clamped to 1
+    heard = listen(nn.Sequential(lif))
+    for _ in range(12):
+        lif.zero_grad(set_to_none=True)
+        lif(torch.rand(3, 4), torch.full((3, 4), 0.5))[0].sum().backward()
+        heard.tables("0")
+    ((layer, note),) = heard.notes
+    assert layer == "0"
+    assert note.startswith("its parameter 'beta' got no gradient, or one of exact zeros")
+
+
 def test_a_gradient_that_comes_back_ends_the_count(listen):
     lif = snn.Leaky(beta=0.9, learn_beta=True)
     heard = listen(nn.Sequential(lif))
@@ -181,3 +194,21 @@ def test_every_counter_is_declared():
 def test_only_a_threshold_that_learns_sits_at_a_clamp(listen, learned, pinned):
     row = row_of(listen, LIF(0.5, threshold=40.0, **{learned: True}))
     assert row["n_thresholds_pinned"] == pinned
+
+
+def test_an_infinite_threshold_is_out_of_range_where_it_is_learnt_and_meant_where_it_is_not(listen):
+    held = snn.Leaky(beta=0.9, threshold=math.inf)
+    learnt = snn.Leaky(beta=0.9, threshold=torch.tensor([math.inf]), learn_threshold=True)
+    plain_number = neuron.LIFNode(v_threshold=math.inf)
+    heard = listen(nn.Sequential(plain_number))
+    plain_number(torch.rand(2, 3))
+    assert heard.tables("0")["dynamics"]["n_thresholds_out"] == 0
+    assert row_of(listen, held)["n_thresholds_out"] == 0
+    assert row_of(listen, learnt)["n_thresholds_out"] == 1
+
+
+def test_no_width_is_measured_in_infinite_thresholds():
+    rows = TABLES["dynamics"].compute(
+        pl.DataFrame({"fwhm": [0.6, 0.6], "sum_threshold": [2.0, math.inf], "n_thresholds": [1, 1]})
+    )
+    assert rows["surrogate_width_ratio"].to_list() == [0.3, None]

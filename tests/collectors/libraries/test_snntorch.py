@@ -322,6 +322,41 @@ def test_a_neuron_that_two_sites_share_is_counted_at_each(listen, dynamics):
     assert set(dynamics(shared).learnable) == {"threshold"}
 
 
+def test_a_further_site_is_one_layer_in_training_and_evaluation(listen):
+    shared = snn.Leaky(beta=0.5)
+    heard = listen(nn.ModuleDict({"lif": shared}))
+    for phase in ("train", "eval", "train"):
+        heard.forced_phase = phase
+        for n in (10, 6):
+            shared(torch.ones(4, n), torch.zeros(4, n))
+        assert heard.observers["lif"].flush(phase).sites.keys() == {"@2"}
+    assert [layer.name for layer in heard.confirmed] == ["lif@2"]
+
+
+@pytest.mark.parametrize("n_sites", [1, 2, 3])
+def test_no_time_to_first_spike_is_told_of_sites_of_one_shape_that_take_turns(listen, n_sites):
+    shared, drive = snn.Leaky(beta=0.9), torch.full((4, 6), 0.4, requires_grad=True)
+    heard = listen(nn.ModuleDict({"lif": shared}))
+    for _ in range(2):  # two batches of a step
+        mems = [torch.zeros(4, 6) for _ in range(n_sites)]
+        for _ in range(5):
+            for site in range(n_sites):
+                _, mems[site] = shared(drive, mems[site])
+    tables = heard.tables("lif")
+    assert tables["spikes"]["n_obs"] == 2 * 5 * n_sites * 4
+    assert ("timing" in tables) == (n_sites == 1) == (not heard.notes)
+    assert all("several sites" in text for _, text in heard.notes)
+
+
+def test_samples_of_one_call_each_take_no_turns(listen):
+    shared, drive = snn.Leaky(beta=0.9), torch.full((4, 6), 2.0, requires_grad=True)
+    heard = listen(nn.ModuleDict({"lif": shared}))
+    for _ in range(3):
+        shared(drive, torch.zeros(4, 6))
+    assert heard.flush("lif", "timing")["n_ttfs_pairs"] == 3 * 24
+    assert not heard.notes
+
+
 class Tutorial(nn.Module):
     """As in snnTorch's tutorials: states made in forward, a loop over time, a readout."""
 
