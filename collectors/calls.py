@@ -161,13 +161,21 @@ class Subject:
 
 
 class TimeSteps:
-    """Tells which time step of its sample each call of a layer is."""
+    """Tells which time step of its sample each call of a layer is, in a step that is observed.
+
+    Between such steps calls are not numbered. A sample that goes on from one step to the next, as
+    in truncated backpropagation through time, is at an unknown time step then.
+    """
 
     def __init__(self) -> None:
         self._time: int | None = None
         self._forward = -1
         self.longest = 0
-        """Most calls that a sample took since `forget_longest()`."""
+        """Most calls that a sample took in this step; of one that goes on, those in it."""
+
+    def is_first(self, forward: int) -> bool:
+        """Whether the call that comes is the first one in this forward pass of the model."""
+        return forward != self._forward
 
     def next(self, starts: bool | None, *, forward: int) -> tuple[int | None, bool]:
         """Number one call.
@@ -181,7 +189,7 @@ class TimeSteps:
             The time step, None if it is unknown, and whether a sample starts.
         """
         if starts is None:
-            starts = forward != self._forward
+            starts = self.is_first(forward)
             known = forward > 0
         else:
             known = self._time is not None or starts
@@ -194,9 +202,10 @@ class TimeSteps:
         self.longest = max(self.longest, self._time + 1)
         return self._time, starts
 
-    def forget_longest(self) -> int:
-        """Most calls that a sample took; counting begins anew."""
+    def end_step(self) -> int:
+        """Most calls that a sample took in the step that ends; numbering begins anew."""
         longest, self.longest = self.longest, 0
+        self._time = None
         return longest
 
 

@@ -1,7 +1,8 @@
 """Whether a layer of unknown make has shown that it makes spikes."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, NamedTuple
 from weakref import WeakSet
 
 import torch
@@ -14,11 +15,23 @@ from .surrogate import surrogate_nodes
 
 
 Verdict = Literal["yes", "wait", "no"]
-Evidence = Literal["class", "code", "threshold"]
+Evidence = Literal["class", "code", "threshold", "library"]
 
 
-# What a node has made: the size of the spikes, and how many of them are events.
-Events = tuple[int, Tensor]
+class Made(NamedTuple):
+    """What one call of a function has made within a module's forward.
+
+    Attributes:
+        n_events: How many of the spikes are events, 0-d.
+        shape: Of the spikes.
+        place: Where in the code the function was called.
+        source: The layer of the module whose weights are behind it; "" if none is.
+    """
+
+    n_events: Tensor
+    shape: tuple[int, ...]
+    place: Hashable
+    source: str
 
 
 class Candidate:
@@ -27,8 +40,9 @@ class Candidate:
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
     have both signs and no silence, are no spikes. Of those that only have a threshold the output
-    has to be spikes without doubt, and the input not to be. Nodes are told apart by themselves and
-    held weakly: the number of one that is freed is soon another's.
+    has to be spikes without doubt, and the input not to be. Of a library's neuron within another
+    one nothing has to be found out, but what it makes is not made by the outer one. Nodes are told
+    apart by themselves and held weakly: the number of one that is freed is soon another's.
     """
 
     def __init__(self, *, found_by: Evidence, claims: WeakSet[Any]) -> None:
@@ -39,7 +53,7 @@ class Candidate:
         """Why the verdict was "no"."""
 
     def judge(
-        self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[Any, Events]
+        self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[Any, Made]
     ) -> Verdict:
         """Look at one call. Without a graph nothing can be said of code that was found.
 
@@ -50,7 +64,13 @@ class Candidate:
             made: What functions have made within the call, as far as it was heard, by their nodes.
         """
         by, inputs = self._found_by, [t for a in args if (t := first_tensor(a)) is not None]
+        if by == "class" and nodes and self._claims.issuperset(nodes):
+            self.why = "a layer within it makes its spikes"
+            return "no"
         own = self._own_nodes(inputs, nodes)
+        if by == "library":
+            self.sure = bool(nodes) and looks_like_spikes(spikes) is not None
+            return "yes"
         if by != "class":
             if not spikes.requires_grad:
                 return "wait"
@@ -62,6 +82,9 @@ class Candidate:
             return "no"
         if not _is_what_was_made(spikes, own, made):
             self.why = "its output is not the spikes themselves (their sum over time, a dropout)"
+            return "no"
+        if _is_network(own, made):
+            self.why = "it is made of several layers, or returns some of its spikes only"
             return "no"
         verdict = looks_like_spikes(spikes)
         if by == "threshold" and verdict is not False:
@@ -93,7 +116,7 @@ def _is_sign(x: Tensor) -> bool:
     return bool(x.all()) and bool((x > 0).any()) and bool((x < 0).any())
 
 
-def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[Any, Events]) -> bool:
+def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[Any, Made]) -> bool:
     """Whether a layer's output has the events of its functions, and no fewer or other ones.
 
     The two halves of a ternary spike are as large as the output each.
@@ -101,9 +124,31 @@ def _is_what_was_made(spikes: Tensor, nodes: list[Any], made: Mapping[Any, Event
     parts = [made[node] for node in nodes if node in made]
     if not parts or len(parts) < len(nodes):
         return True  # not all of it was heard
-    n_parts, rest = divmod(sum(size for size, _ in parts), max(1, spikes.numel()))
+    size = sum(math.prod(part.shape) for part in parts)
+    n_parts, rest = divmod(size, max(1, spikes.numel()))
     if rest or not 1 <= n_parts <= 2:
         return False
     if not spikes.detach().isfinite().all():
         return True  # the events cannot be counted any more, and that has to be told of
-    return bool(torch.stack([n for _, n in parts]).sum() == spikes.count_nonzero())
+    return bool(torch.stack([part.n_events for part in parts]).sum() == spikes.count_nonzero())
+
+
+def _is_network(nodes: list[Any], made: Mapping[Any, Made]) -> bool:
+    """Whether functions have made spikes within a module that are not in its output.
+
+    They are another layer's where they have another shape, or other weights behind them; and time
+    steps of a sum where some of those of one place in the code are in the output. Calls elsewhere
+    that are like those in the output are the neuron's own, such as one more for the reset.
+    """
+    own = [made[node] for node in nodes if node in made]
+    if not own or len(own) < len(nodes):
+        return False  # not all of it was heard
+    others = [call for node, call in made.items() if node not in nodes]
+    sources, shapes = {call.source for call in own}, {call.shape[1:] for call in own}
+    places = {call.place for call in own}
+    return any(
+        call.place in places
+        or call.shape[1:] not in shapes
+        or (call.source and call.source not in sources)
+        for call in others
+    )

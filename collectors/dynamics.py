@@ -7,6 +7,7 @@ when the step ends.
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ _THRESHOLDS = (
 _OF_THRESHOLDS = re.compile("thr|v_?th|theta", re.IGNORECASE)
 
 
+_DECAY = (
+    "n_decays", "sum_decay", "decay_min", "decay_max", "n_decays_out", "n_decays_extreme",
+)  # fmt: skip
+
+
 class DynamicsReader:
     """Reads the parameters that decide when a neuron fires."""
 
@@ -35,7 +41,9 @@ class DynamicsReader:
         self._counters: Counters | None = None  # of the step that runs, once it was due
         self._learnable: Mapping[str, nn.Parameter] = {}
         self._with_graph = False
-        self._idle = IdleParameters("n_learnable", "n_without_gradient", "without_gradient_rows")
+        self._idle = IdleParameters(
+            "n_learnable", "n_without_gradient", "without_gradient_rows", tell=subject.tell
+        )
 
     def add(self, call: Call) -> None:
         """Read the parameters at the first call of a step, before the optimizer moves them."""
@@ -47,7 +55,9 @@ class DynamicsReader:
     def _read(self, dynamics: Dynamics) -> None:
         self._learnable = dynamics.learnable
         learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
-        self._counters = _threshold(dynamics, learned=learned) | _decay(dynamics.decay)
+        self._counters = _threshold(dynamics, learned=learned) | _decay(
+            dynamics.decay, guessed=dynamics.decay_guessed
+        )
 
     def flush(self) -> Counts | None:
         """Counters of the table `dynamics`."""
@@ -109,22 +119,20 @@ def _row_of(sums: list[float]) -> Counters:
     return dict(zip(_THRESHOLDS, sums, strict=True)) if sums[0] else {}
 
 
-def _decay(decay: Tensor | float | None) -> Counters:
+def _decay(decay: Tensor | float | None, *, guessed: bool) -> Counters:
     if decay is None:
         return {}
     low, high = DECAY_EXTREMES
     if not isinstance(decay, Tensor):
-        return {
-            "n_decays": 1,
-            "sum_decay": decay,
-            "decay_min": decay,
-            "decay_max": decay,
-            "n_decays_out": int(not 0 < decay < 1),
-            "n_decays_extreme": int(not low <= decay <= high),
-        }
+        if guessed and not 0 <= decay <= 1:
+            return {}
+        numbers = (
+            1, decay, decay, decay, int(not 0 < decay < 1), int(not low <= decay <= high),
+        )  # fmt: skip
+        return dict(zip(_DECAY, numbers, strict=True))
     decay = decay.detach().float().flatten()
     healthy, moderate = (decay > 0) & (decay < 1), (decay >= low) & (decay <= high)
-    return {
+    counters: Counters = {
         "n_decays": decay.numel(),
         "sum_decay": decay.sum(),
         "decay_min": decay.min(),
@@ -132,3 +140,15 @@ def _decay(decay: Tensor | float | None) -> Counters:
         "n_decays_out": decay.numel() - healthy.sum(),
         "n_decays_extreme": decay.numel() - moderate.sum(),
     }
+    if not guessed:
+        return counters
+    readings = torch.stack([x.float() for x in counters.values() if isinstance(x, Tensor)])
+    return {_DECAY: OnHost(readings, partial(_fold_guessed, decay.numel()))}
+
+
+def _fold_guessed(n_decays: int, readings: list[float]) -> Mapping[str, float | None]:
+    """The counters of a decay that may be none, which its values tell once they are on the host."""
+    pairs = zip(_DECAY, (n_decays, *readings), strict=True)
+    found = {name: int(x) if name.startswith("n_") else x for name, x in pairs}
+    beyond = found["decay_min"] < 0 or found["decay_max"] > 1
+    return dict.fromkeys(_DECAY) if beyond else found

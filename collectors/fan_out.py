@@ -7,6 +7,7 @@ and transposition are right because torch is.
 
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +83,18 @@ def reach_of(
         shape: Shape of one sample: (C, *space).
         device: Where the result is kept.
     """
-    # On the CPU: once a shape, and a device's autotuning is none of our business.
-    weight = torch.ones(weight_shape, dtype=torch.float64)
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+
+    def derive() -> Tensor:
+        # On the CPU: once a shape, and a device's autotuning is none of our business.
+        weight = torch.ones(weight_shape, dtype=torch.float64)
         x = torch.zeros((1, *shape), dtype=torch.float64, requires_grad=True)
         (reach,) = torch.autograd.grad(convolve(x, weight).sum(), x)
-    each = reach[0, 0].clone()
+        return reach[0, 0].clone()
+
+    # In a thread of its own, which has none of the modes that the user's may be in: a checkpoint
+    # would take what this saves for its own, and then miss it when it runs again.
+    with ThreadPoolExecutor(1) as thread:
+        each = thread.submit(derive).result()
     return FanOut(each.to(device), float(each.mean()))
 
 

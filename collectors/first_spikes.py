@@ -55,12 +55,16 @@ class FirstSpikes:
         self._n_steps = 0
         self._readings = Readings()  # Σ lead, censored pairs
         self._lengths: list[tuple[int, int]] = []  # pairs, time steps
+        self._n_obs = 0  # of a neuron, in all calls
         self._edges: tuple[float, ...] = ()
         self._counts: Array | None = None
 
     def add(self, call: Call) -> None:
         """Read one time step, or a whole sequence."""
-        if call.again or call.time is None or call.values.numel() == 0:
+        if call.again or call.values.numel() == 0:
+            return
+        self._n_obs += call.values.numel() // math.prod(call.neuron_shape)
+        if call.time is None:
             return
         if self._times_are_given:
             self._read_times(call.spikes)
@@ -125,13 +129,14 @@ class FirstSpikes:
     def flush(self) -> Counts | None:
         """Counters of the table `timing`, and the histogram of the times."""
         self._close()
+        n_obs, self._n_obs = self._n_obs, 0
         if self._counts is None:
             return None
         readings = OnHost(self._readings.take(), partial(_fold, self._lengths))
         counts = as_tensor(self._counts).long()
         histogram = Histogram("ttfs", self._edges, counts[1:-1], 0, counts[-1])
         self._lengths, self._counts = [], None
-        counters: Counters = {_NAMES: readings}
+        counters: Counters = {_NAMES: readings, "n_timed_obs": n_obs}
         return Counts({"timing": counters}, [histogram])
 
 

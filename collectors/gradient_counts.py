@@ -14,6 +14,7 @@ from spikewatch.observing import Counters, Counts, OnHost
 from .arrays import Readings
 from .calls import Call, Subject
 from .hooks import Hook
+from .state_use import StateUse
 
 
 # Of one gradient: its time steps, elements in each, and its own time step if it is one of many.
@@ -32,6 +33,7 @@ class GradientCounts:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
+        self._state = StateUse(subject)
         self._clear()
         self._hooks: dict[int | None, Hook] = {}  # by the axis of time: calls that are alike share
 
@@ -55,6 +57,7 @@ class GradientCounts:
         if call.has_graph:
             call.on_gradient(self._hook(call, block))
             self._awaited = True
+            self._state.add(call)
 
     def _hook(self, call: Call, block: "_Block | None") -> Hook:
         axis, time, unfold = call.axes.time, call.time, call.unfold
@@ -96,7 +99,10 @@ class GradientCounts:
         """Counters of ∂L/∂s in the table `gradients`."""
         if not self._awaited and not self._entries:
             return None
+        self._state.end(spikes_used=bool(self._entries))
         counters: Counters = {"n_grad": 0}  # no backward pass came by: the loss uses no spikes
+        if self._state.is_used:
+            counters["is_unused"] = 1
         if self._entries:
             counters = {_NAMES: OnHost(self._norms.take(), partial(_fold, self._entries))}
         self._clear()

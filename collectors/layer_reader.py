@@ -5,6 +5,7 @@ from collections.abc import Callable
 from spikewatch.observing import Counts, Session
 
 from .calls import Call, Subject, TimeSteps, Turn
+from .continuity import Continuity
 from .hooks import in_recomputation
 from .lane import Lane
 from .sites import Sites
@@ -27,6 +28,7 @@ class LayerReader:
         self._lanes: dict[str, Lane] = {}  # by phase
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
         self._turn = Turn()
+        self._continuity = Continuity()
 
     def read(self, session: Session, call: Call) -> None:
         """Read the spikes of one call."""
@@ -57,9 +59,10 @@ class LayerReader:
         if self._lane(phase).end():
             self._sites.pop(phase, None)
         counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
+        self._clocks.pop((phase, True), None)
         if counts is not None and session is not None and session.detailed:
             clock = self._clocks.get((phase, False))
-            self._turn.end(1 if clock is None else clock.forget_longest())
+            self._turn.end(1 if clock is None else clock.end_step())
         return counts
 
     def _lane(self, phase: str) -> Lane:
@@ -74,6 +77,8 @@ class LayerReader:
         if clock is None:
             clock = self._clocks[phase, call.again] = TimeSteps()
         starts = None if call.again else call.starts_sample
+        if starts is None and not call.again and clock.is_first(session.n_forwards):
+            starts = False if self._continuity.goes_on(call) else None
         call.time, call.starts_sample = clock.next(starts, forward=session.n_forwards)
         index = clock.longest - 1 if call.time is None else call.time
         call.probed, call.spread = self._turn.takes(index), self._turn.spreads(index)

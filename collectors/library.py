@@ -19,6 +19,9 @@ _NAMED = "The entry point of the group spikewatch.libraries"
 Number = Tensor | float
 Reset = Literal["subtract", "zero", "none"]
 Saved = Literal["u-theta", "u", "other"]
+# What a layer may say of a call: it is the first time step of a sample, or not; it does not tell;
+# or its state is at rest, which is so until something has reached the layer.
+Start = bool | Literal["at rest"] | None
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Dynamics:
         threshold: θ at which the membrane potential makes a spike, in units of the potential.
         decay: Factor by which one time step multiplies the membrane potential, β = exp(−Δt/τ) or
             1 − 1/τ; healthy within (0, 1).
+        decay_guessed: Whether it is taken for that by its name alone: beyond [0, 1] it is none.
         reset: What a spike does to the potential: θ is subtracted, it is set to a value, nothing.
         reset_to: v_reset, the potential that a spike sets the neuron to, or takes it down to from
             θ; None where it is unknown, or there is none.
@@ -38,6 +42,7 @@ class Dynamics:
 
     threshold: Number | None = None
     decay: Number | None = None
+    decay_guessed: bool = False
     reset: Reset | None = None
     reset_to: Number | None = None
     surrogate: str = ""
@@ -73,7 +78,7 @@ def unknown_start(
     module: nn.Module,  # noqa: ARG001
     args: tuple[Any, ...],  # noqa: ARG001
     kwargs: Mapping[str, Any],  # noqa: ARG001
-) -> bool | None:
+) -> Start:
     """The layer does not tell: the first call within a forward pass of the model is a start."""
     return None
 
@@ -109,7 +114,8 @@ class Library:
         unfold: Makes a view of it in which time and batch have axes of their own, for layers that
             fold them into one; `axes` then tells of the view.
         starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
-            this call is the first time step of a new sample; None where the layer does not tell.
+            this call is the first time step of a new sample; None where the layer does not tell;
+            `"at rest"` where its state is, and that is all that shows.
         dynamics: Threshold, decay, reset, surrogate and trainable parameters now.
         membrane: The membrane potential after a call. It is asked only where the autograd graph
             does not show the potential before the reset.
@@ -127,9 +133,7 @@ class Library:
     spikes: Callable[[Any], Tensor | None] = first_tensor
     axes: Callable[[nn.Module, Tensor], str] = step_axes
     unfold: Callable[[nn.Module, Tensor], Tensor] | None = None
-    starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], bool | None] = (
-        unknown_start
-    )
+    starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], Start] = unknown_start
     dynamics: Callable[[nn.Module], Dynamics] = no_dynamics
     membrane: Callable[[nn.Module, Any], Membrane | None] = no_membrane
     saved: Saved | Callable[[str], Saved] = "u-theta"
@@ -139,9 +143,9 @@ class Library:
 
     def saved_by(self, function: type) -> Saved:
         """What nodes of this `autograd.Function` save first."""
-        if isinstance(self.saved, str):
-            return self.saved
-        return self.saved(f"{function.__module__}.{function.__qualname__}")
+        if callable(self.saved):
+            return self.saved(f"{function.__module__}.{function.__qualname__}")
+        return self.saved
 
 
 def qualified_names(cls: type) -> list[str]:

@@ -71,8 +71,9 @@ class _WithWeight(NamedTuple):
 
     def add_to(self, row: _Row, numbers: Iterator[float]) -> None:
         n_nonzero, magnitude, largest = next(numbers), next(numbers), next(numbers)
-        sops = next(numbers) if self.has_border else n_nonzero * self.mean_reach
-        dense = self.mean_reach * self.n_inputs
+        # Whole numbers, of which a mean as a float falls short by a last digit.
+        sops = next(numbers) if self.has_border else round(n_nonzero * self.mean_reach)
+        dense = round(self.mean_reach * self.n_inputs)
         row[_LEADING] += self.n_leading
         row["n_inputs"] += self.n_inputs
         row["n_nonzero_inputs"] += n_nonzero
@@ -105,7 +106,7 @@ class _OfActivations(NamedTuple):
         row["n_outputs"] += self.n_outputs
         row["n_dense_macs"] += self.n_products
         if driving is not None:
-            row["n_sops"] += n_nonzero * self.n_products / n_inputs
+            row["n_sops"] += round(n_nonzero * self.n_products / n_inputs)
         else:
             row["n_macs"] += self.n_products
 

@@ -7,7 +7,9 @@ Output values alone are never evidence: pooling, flatten and dropout pass 0 and 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import FunctionType
+from typing import Any
 
 from torch import nn
 
@@ -29,7 +31,10 @@ _BY_THRESHOLD = "has a threshold; the first forward pass decides"
 
 @dataclass(frozen=True)
 class Found:
-    """A module that makes spikes, or may; `by` what, if it is a candidate."""
+    """A module that makes spikes, or may; `by` what, if it is a candidate.
+
+    It may be nested in another neuron.
+    """
 
     name: str
     module: nn.Module
@@ -38,6 +43,7 @@ class Found:
     note: str = ""
     axes: str = ""
     by: Evidence = "class"
+    nested: bool = False
 
     @property
     def sure(self) -> bool:
@@ -52,7 +58,11 @@ class Found:
 
 
 def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
-    """The modules of `model` that make spikes, outermost first; nothing inside another neuron."""
+    """The modules of `model` that make spikes, outermost first.
+
+    A part of a neuron is none: its surrogate, its inner recurrent layer. A library's neuron that a
+    user put into a class derived from a library's is one all the same.
+    """
     libraries, modules = load_libraries(), named_modules(model)
     hits: dict[str, Found] = {}
     for name, module in modules.items():
@@ -68,13 +78,15 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
             del hits[name]
             if (candidate := _candidate(name, hit.module)) is not None:
                 hits[name] = candidate
-    neurons = [hit.name for hit in hits.values() if hit.kind == "spiking"]
-    # A part of a neuron is none: its surrogate, its inner recurrent layer.
-    return [
-        hits[name]
-        for name in modules
-        if name in hits and not any(_within(name, n) for n in neurons)
-    ]
+    neurons = [hit for hit in hits.values() if hit.kind == "spiking"]
+    found = []
+    for hit in (hits[name] for name in modules if name in hits):
+        around = [n for n in neurons if _within(hit.name, n.name)]
+        if not around:
+            found.append(hit)
+        elif all(_is_put_into(hit, n, modules) for n in around):
+            found.append(replace(hit, nested=True))
+    return found
 
 
 def output_widths(model: nn.Module) -> frozenset[int]:
@@ -103,6 +115,33 @@ def _is_part(module: nn.Module, parent: nn.Module, libraries: list[Library]) -> 
     names = qualified_names(type(parent))
     known = next((k for x in libraries if (k := x.is_spiking(parent, names)) is not None), None)
     return known is False and package(own_type(module)) in {package(c) for c in _bases(parent)}
+
+
+def _is_put_into(hit: Found, outer: Found, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a library's neuron stands in a user's own one, and it was the user who put it there.
+
+    It has a name then that the outer one's library does not know, or is in a module of other make.
+    """
+    if "user" in (hit.library.name, outer.library.name) or not hit.sure or outer.sure:
+        return False
+    theirs = outer.library.name.replace("-", "_")
+    path = hit.name.removeprefix(outer.name).lstrip(".").split(".")
+    between = (
+        modules.get(".".join([outer.name, *path[:n]]).lstrip(".")) for n in range(1, len(path))
+    )
+    if any(m is None or package(own_type(m)) not in {theirs, *NO_PACKAGES} for m in between):
+        return True
+    bases = [c for c in _bases(outer.module) if package(c) == theirs]
+    known = {n for c in bases for f in vars(c).values() for n in _mentioned(f)}
+    return path[0] not in known
+
+
+def _mentioned(thing: Any) -> set[str]:
+    """Names and words in the code of a function."""
+    if not isinstance(thing, FunctionType):
+        return set()
+    words = (c for c in thing.__code__.co_consts if isinstance(c, str))
+    return {*thing.__code__.co_names, *words}
 
 
 def _is_derived(cls: type) -> bool:

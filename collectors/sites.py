@@ -14,6 +14,38 @@ from .instruments import ALWAYS, INSTRUMENTS
 
 # A module that more sites share is a function rather than a layer.
 MAX_SITES = 4
+_IN_TURN = (
+    "called with a fresh state several times in a row, as where several sites of the model share "
+    "it, each with a state of its own. They are counted together, and the time to first spike is "
+    "not known. To tell them apart, give each site a module of its own"
+)
+
+
+class Alternation:
+    """Follows how many calls in a row make a sample, where each time step is a call of its own.
+
+    Sites that pass states of their own to one module take turns in each time step: as many samples
+    begin, one call each, as there are sites, and the last one seems to take all further calls.
+
+    Attributes:
+        in_turn: Whether that was seen in this step.
+    """
+
+    def __init__(self) -> None:
+        self.in_turn = False
+        self._length = 0  # of the sample that runs; 0: its beginning was not seen
+        self._after_single = False
+
+    def add(self, call: Call) -> None:
+        """Follow one call."""
+        if call.again or call.time is None or call.axes.time is not None:
+            return
+        if call.starts_sample:
+            self._after_single = self._length == 1
+            self._length = 1
+        elif self._length:
+            self._length += 1
+            self.in_turn |= self._after_single
 
 
 class Site:
@@ -22,12 +54,18 @@ class Site:
     def __init__(self, subject: Subject, shape: tuple[int, ...]) -> None:
         self.shape = shape
         self.called = False
+        self._subject = subject
+        self._alternation = Alternation()
         self._instruments = [make(subject) for make in INSTRUMENTS]
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
 
     def add(self, call: Call) -> None:
         """Have a call read by the instruments that its step is due for."""
         self.called = True
+        self._alternation.add(call)
+        # Without a graph a state at rest looks fresh, also that of a neuron that had no input yet.
+        if self._alternation.in_turn and call.has_graph:
+            self._subject.tell(_IN_TURN)
         for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
 
@@ -39,6 +77,10 @@ class Site:
         whole = Counts({})
         for instrument in self._instruments:
             whole.include(instrument.flush())
+        if self._alternation.in_turn:
+            whole.tables.pop("timing", None)
+            whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
+        self._alternation = Alternation()
         return whole
 
 

@@ -15,7 +15,7 @@ from spikewatch.observing import Counts, Session
 
 from .axes import Axes, infer_axes
 from .calls import Call, Subject
-from .candidates import Candidate
+from .candidates import Candidate, Evidence
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
@@ -25,6 +25,7 @@ from .recognise import BY_HAND, Found, find_spiking, output_widths
 from .surrogate import surrogate_nodes
 
 
+_NO_KEYWORDS: Mapping[str, Any] = {}
 _CONFIRMED = {
     "class": "",
     "code": "made by an autograd function",
@@ -66,8 +67,9 @@ class SpikeObserver:
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._axes = found.axes
-        self._candidate = Candidate(found_by=found.by, claims=claims)
-        self._candidate.sure = found.sure or found.note == BY_HAND
+        by: Evidence = "library" if found.nested else found.by
+        self._candidate = Candidate(found_by=by, claims=claims)
+        self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
         self._by = found.by
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -80,9 +82,12 @@ class SpikeObserver:
             fault=self._fault,
             widths=widths,
         )
+        self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)
         self._ear = (
-            None if running is None or self._candidate.sure else self._ear_of(found, running)
+            None
+            if running is None or found.sure or self._candidate.sure
+            else self._ear_of(found, running)
         )
         self._starts: bool | None = None
 
@@ -157,13 +162,16 @@ class SpikeObserver:
     # ------------------------------------------------------------------------------------ hooks
 
     def _before_forward(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NO_KEYWORDS
     ) -> None:
+        # Of a model that is a neuron itself, the root's hook may take this one off just now. Then
+        # torch calls it nevertheless, and without the keyword arguments.
         session = self._session
         if session is None or not session.active:
             return
         try:
-            self._starts = self._library.starts_sample(module, args, kwargs)
+            starts = self._library.starts_sample(module, args, kwargs)
+            self._starts = session.begins_sample(self.layer.name, starts)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
 
@@ -238,7 +246,9 @@ class SpikeObserver:
         )
 
     def _confirm_site(self, suffix: str) -> None:
-        if self._session is not None:
+        """Store a further site, once: it is found in each phase, and anew where shapes change."""
+        if self._session is not None and suffix not in self._further_sites:
+            self._further_sites.add(suffix)
             name, note = self.layer.name + suffix, f"{self.layer.name!r} at another site"
             self._session.confirm(replace(self.layer, name=name, note=note))
 
@@ -248,7 +258,7 @@ class SpikeObserver:
         else:
             if not self._axes and spikes.requires_grad:
                 nodes = surrogate_nodes(spikes)
-                written = infer_axes(spikes, nodes)
+                written = infer_axes(spikes, nodes, self._tell)
                 self._axes = written if nodes or written != "B*" else ""
             written = self._axes or "B*"
         return Axes.parse(written, rank=rank)

@@ -40,6 +40,15 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     return modules
 
 
+def called_parts(model: nn.Module) -> list[nn.Module]:
+    """What a loop calls that does not call the model itself: its parts, and what lists hold."""
+    parts: list[nn.Module] = []
+    for child in nn.Module.children(model):
+        is_list = type(child).forward is nn.Module.forward
+        parts += called_parts(child) if is_list else [child]
+    return parts
+
+
 def own_type(module: nn.Module) -> Any:
     """The class that the user gave a module; FSDP puts a class of its own before it."""
     return next(c for c in type(module).__mro__ if not c.__module__.startswith("torch.distributed"))

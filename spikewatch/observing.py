@@ -119,6 +119,14 @@ class Session(Protocol):
     def touch(self) -> None:
         """Say that a forward pass runs (some roots are never called as modules)."""
 
+    def begins_sample(self, layer: str, starts: bool | str | None) -> bool | None:
+        """Ask whether a call is the first time step of a sample.
+
+        Args:
+            layer: Name of the layer that is called.
+            starts: What it says: yes, no, `"at rest"`, or None where it does not tell.
+        """
+
     def spent(self, seconds: float) -> None:
         """Say how long an observation took; the budget is kept by this."""
 

@@ -39,7 +39,7 @@ class Sampler(Protocol):
         """How many steps after `step`, which is not observed, need not be asked for."""
 
     def observe_evaluation(self, n: int) -> bool:
-        """Whether forward pass number `n` of an evaluation, from 0, is to be observed."""
+        """Whether sample (or batch of them) number `n` of an evaluation, from 0, is observed."""
 
     def detailed(self) -> bool:
         """Whether the dear readings (σ′, membrane, histograms) are due in the step just chosen."""
@@ -52,16 +52,26 @@ class Sampler(Protocol):
 
 
 class _Detail:
-    """Which observed steps have the dear readings: the first ones, then one in `every_observed`."""
+    """Which observed steps have the dear readings: the first ones, then one in `every_observed`.
+
+    Of steps and of evaluations alike, each counted apart: where they take turns, every sixteenth of
+    both together would always be one of the same.
+    """
 
     def __init__(self, every_observed: int) -> None:
-        self._n_observed = 0
+        self._n_observed = {"steps": 0, "evaluations": 0}
+        self._latest = "steps"
         self._every_observed = every_observed
 
     def detailed(self) -> bool:
-        """Whether the step that was chosen last has them."""
-        n = self._n_observed
+        """Whether the step, or evaluation, that was chosen last has them."""
+        n = self._n_observed[self._latest]
         return n <= _ALL_DETAILED or n % self._every_observed == 0
+
+    def _count(self, what: str, *, chosen: bool) -> bool:
+        self._n_observed[what] += chosen
+        self._latest = what
+        return chosen
 
 
 class Fixed(_Detail):
@@ -73,9 +83,7 @@ class Fixed(_Detail):
 
     def observe(self, step: int) -> bool:
         """True for every `every`-th step, step 0 among them."""
-        chosen = step % self.every == 0
-        self._n_observed += chosen
-        return chosen
+        return self._count("steps", chosen=step % self.every == 0)
 
     def idle_steps(self, step: int) -> int:
         """Those until the next one that is chosen."""
@@ -83,7 +91,7 @@ class Fixed(_Detail):
 
     def observe_evaluation(self, n: int) -> bool:
         """As of steps."""
-        return self.observe(n)
+        return self._count("evaluations", chosen=n % self.every == 0)
 
     def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Cost does not matter here."""
@@ -122,7 +130,7 @@ class Budget(_Detail):
 
     def observe(self, step: int) -> bool:
         """True for step 0, and for as many others as the credit pays for."""
-        chosen = self._choose(step)
+        chosen = self._count("steps", chosen=self._choose(step))
         self._step_s = (self._last_s - self._asked_s) / max(1, step - self._asked_step)
         self._asked_s, self._asked_step = self._last_s, step
         return chosen
@@ -132,7 +140,6 @@ class Budget(_Detail):
         chosen = step == 0 or rich or (self._credit_s > 0 and step >= self._due)
         if chosen:
             self._due = max(self._due, step + max(1, step // _THIN_OUT))
-            self._n_observed += 1
         return chosen
 
     def idle_steps(self, step: int) -> int:
@@ -148,9 +155,9 @@ class Budget(_Detail):
         return max(0, int(min(_MOST_IDLE_STEPS, until_credit / 2, until_rich / 2)))
 
     def observe_evaluation(self, n: int) -> bool:
-        """True for the first pass, and for as many others, as the part of evaluations pays for."""
+        """True for the first one, and for as many others, as the part of evaluations pays for."""
         pays = self._earn() or self._evaluations_s <= EVALUATIONS_FRAC * self._earned_s
-        return pays and self._choose(n)
+        return self._count("evaluations", chosen=pays and self._choose(n))
 
     def spent(self, seconds: float, *, on_evaluations: float = 0.0) -> None:
         """Take `seconds` out of the bucket; it may go into debt."""

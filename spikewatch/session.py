@@ -9,6 +9,7 @@ import torch
 from .errors import AttachError
 from .layers import Layer
 from .recorder import Recorder
+from .samples import Samples
 
 
 _log = logging.getLogger("spikewatch")
@@ -39,6 +40,8 @@ class LiveSession:
         self.eval_pending = False
         self.spent_s = 0.0
         self.on_touch: Callable[[], None] | None = None
+        self.on_sample: Callable[[str], None] | None = None
+        self._samples = Samples()
         self._recorder = recorder
         self._depths: dict[str, int] = {}
         self._told: set[tuple[str, str]] = set()
@@ -52,6 +55,13 @@ class LiveSession:
         """Say that a forward pass runs (some roots are never called as modules)."""
         if self.on_touch is not None:
             self.on_touch()
+
+    def begins_sample(self, layer: str, starts: bool | str | None) -> bool | None:
+        """Whether a call of a layer is the first time step of a sample, by what it says."""
+        begins = self._samples.begins(layer, starts, n_forwards=self.n_forwards)
+        if begins and self.on_sample is not None and self.root_phase == "eval":
+            self.on_sample(layer)
+        return begins
 
     def phase(self) -> str:
         """`train` or `eval`: as the root's forward began, or by the grad mode outside of it."""

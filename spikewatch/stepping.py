@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .layers import Layer
+from .evaluations import Evaluations
+from .layers import Layer, called_parts
 from .ledger import Ledger
 from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
@@ -53,11 +54,14 @@ class Stepping:
         self._after_step = after_step
         self._optimizers = optimizers
         self._unseen = Unseen(model, self.session)
-        self._train_active = False  # what `active` is again once an evaluation has ended
-        self._n_evals = 0  # forward passes of the evaluation that goes on
+        self._evaluations = Evaluations(sampler)
+        self._train_active = self._train_detailed = False  # as it is again after an evaluation
         self._model = weakref.ref(model)
         self._before_hook: Any = None  # of the root: its handle
         self._after_hook: Any = None
+        self._part_hooks: list[
+            Any
+        ] = []  # of what a model is made of, while it is not called itself
         self.always_on = False
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
@@ -105,7 +109,10 @@ class Stepping:
         )
         self._optimizers = ()
         session.on_touch = self._clock.see_forward
+        session.on_sample = self._evaluations.begins_sample
         self._before_hook = model.register_forward_pre_hook(root)
+        touch = load_hook()(lambda *_: session.touch(), self)
+        self._part_hooks = [m.register_forward_pre_hook(touch) for m in called_parts(model)]
         for observer in self._observers:
             session.place(observer.layer)
             if observer.layer.kind not in ("candidate", "synapse"):
@@ -115,10 +122,8 @@ class Stepping:
 
     def stop(self) -> None:
         """Take every hook off the model, and hand over what was counted so far."""
-        if self.fresh:
-            self._flush("train")
-        self._flush("eval")
-        for handle in (self._before_hook, self._after_hook):
+        self._hand_over()
+        for handle in (self._before_hook, self._after_hook, *self._part_hooks):
             if handle is not None:
                 handle.remove()
         for observer in self._observers:
@@ -126,12 +131,25 @@ class Stepping:
         self._listening = (False, False)
         self.stop_clock()
 
+    def end_without_model(self) -> None:
+        """The model is gone, and its hooks with it: hand over what was counted."""
+        try:
+            self._hand_over()
+        except Exception as error:  # noqa: BLE001 - contract 1; the garbage collector calls this
+            self.session.fault("", error)
+        self.stop_clock()
+
+    def _hand_over(self) -> None:
+        if self.fresh:
+            self._flush("train")
+        self._flush("eval")
+
     def stop_clock(self) -> None:
         """Count no more steps; hooks that are still on return at once."""
         if self._clock is not None:
             self._clock.stop()
             self._clock = None
-        self.session.on_touch = None
+        self.session.on_touch = self.session.on_sample = None
         self.session.active = False
 
     def observe_tap(self, name: str, tensor: Tensor) -> None:
@@ -181,19 +199,24 @@ class Stepping:
         step_ended = clock.before_forward(training=training)
         session.root_phase = "train" if training else "eval"
         session.n_forwards += 1
-        self._root_is_called = True
+        self._sees_root()
         self._in_step = training
         if training:
             # What an evaluation counted is flushed when the step ends: one row for each step.
-            session.active = self._train_active
+            session.active, session.detailed = self._train_active, self._train_detailed
             self._count_evaluations()
         elif not step_ended:
-            # Evaluation is sampled by its own forward passes.
-            session.active = self._sampler.observe_evaluation(self._n_evals)
-            session.detailed = self._sampler.detailed()
-            self._n_evals += 1
+            session.active = self._evaluations.observe(usual=clock.usual_forwards)
+            session.detailed = self._evaluations.detailed
         self._listen(session.active)
         clock.see_forward()
+
+    def _sees_root(self) -> None:
+        """The model itself is called: no need to listen to its parts."""
+        self._root_is_called = True
+        for handle in self._part_hooks:
+            handle.remove()
+        self._part_hooks = []
 
     def _count_evaluations(self) -> None:
         """What was spent between two steps was spent on evaluations, if there were any."""
@@ -284,7 +307,7 @@ class Stepping:
         """Ask the sampler whether what comes next is observed, and how closely."""
         session = self.session
         session.active = self._ledger.choose(step - self.first_step)
-        session.detailed = self._sampler.detailed()
+        session.detailed = self._train_detailed = self._sampler.detailed()
         return session.active
 
     def _listen(self, on: bool) -> None:
@@ -326,7 +349,8 @@ class Stepping:
                     counts.append((name, counted))
                     counts += [(name + suffix, site) for suffix, site in counted.sites.items()]
             if phase == "eval":
-                self.session.eval_pending, self._n_evals = False, 0
+                self.session.eval_pending = False
+                self._evaluations.end()
             if counts:
                 keys = {"run": self._run, "rank": self._recorder.rank}
                 step, at = self.session.step, utc_now()

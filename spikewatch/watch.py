@@ -237,7 +237,7 @@ class Watch:
             return
         self._closed = True
         self._unguard()
-        self._stepping.stop_clock()
+        self._stepping.end_without_model()
         self._recorder.event("closed", "the model was freed", step=self.step)
         self._recorder.on_end = partial(process.forget, self)  # or the process may end too early
         self._recorder.close(timeout_s=0)

@@ -13,6 +13,7 @@ from spikewatch.observing import Counts, Session
 
 from ..axes import Axes
 from ..calls import Call, Subject
+from ..candidates import Made
 from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
 from ..levels import looks_like_spikes
@@ -31,10 +32,10 @@ class Pass:
     """A forward pass of a module, while it runs.
 
     Attributes:
-        made: By the node that made them: the size of the spikes, and how many events.
+        made: By the node that made it, what was made until now; only until it is settled.
     """
 
-    made: WeakKeyDictionary[Any, tuple[int, Tensor]] = field(default_factory=WeakKeyDictionary)
+    made: WeakKeyDictionary[Any, Made] = field(default_factory=WeakKeyDictionary)
 
 
 class InnerLayer:
@@ -119,7 +120,7 @@ class Inside:
             self._drop(call.function)
             return
         if not self.settled:
-            running.made[call.context] = spikes.numel(), spikes.count_nonzero()
+            running.made[call.context] = self._made(spikes, place, source)
         if self.settled is False:
             return
         turn = self._turn(call, place, source, running)
@@ -138,6 +139,15 @@ class Inside:
                 return
             inner.sure = verdict is True
         self._read(session, inner, call, running)
+
+    def _made(self, spikes: Tensor, place: Place, source: Source) -> Made:
+        mine = not self._name or source.name.startswith(f"{self._name}.")
+        shape = tuple(spikes.shape)
+        return Made(spikes.count_nonzero(), shape, place, source.name if mine else "")
+
+    def made(self, running: Pass) -> Mapping[Any, Made]:
+        """What was made in a pass, by the nodes; without what other functions than spikes' made."""
+        return {n: m for n, m in running.made.items() if n._forward_cls not in self._no_spikes}
 
     def _turn(self, call: FunctionCall, place: Place, source: Source, running: Pass) -> int | None:
         turns = self._turns.setdefault((call.function, place), Turns())

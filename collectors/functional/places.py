@@ -16,7 +16,9 @@ import torch
 
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__
-_CALL = torch.nn.Module._call_impl.__code__
+_CALL_IMPL = torch.nn.Module._call_impl.__code__
+# A module that has hooks is called by a function within.
+_CALLS = {_CALL_IMPL, *(c for c in _CALL_IMPL.co_consts if isinstance(c, CodeType))}
 _TORCH = str(Path(torch.__file__).parent)
 _MOST_FRAMES = 12
 
@@ -45,7 +47,7 @@ def place_of(frame: FrameType | None, forward: CodeType | None) -> tuple[Place, 
     chain: list[Hashable] = []
     while frame is not None and len(chain) < 2 * _MOST_FRAMES:
         code = frame.f_code
-        if code is _CALL:
+        if code in _CALLS:
             return tuple(chain), frame.f_locals.get("self")
         if code.co_filename.startswith(_TORCH):
             break

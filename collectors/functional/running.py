@@ -9,12 +9,13 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spikewatch.layers import own_type
 from spikewatch.observing import Session
 
 from ..calls import Subject
+from ..candidates import Made
 from ..hooks import Hook, in_recomputation, why_unreadable
 from ..library import Library
 from .inside import Inside, Pass
@@ -46,10 +47,10 @@ class Ear:
         self._handles: list[Any] = []
 
     @property
-    def made(self) -> Mapping[Any, tuple[int, Tensor]]:
+    def made(self) -> Mapping[Any, Made]:
         """What functions have made in the pass that runs in this thread, by the nodes."""
         runs = next((p for ear, p in reversed(self._running.stack) if ear is self), None)
-        return {} if runs is None else runs.made
+        return {} if runs is None else self.inside.made(runs)
 
     def start(self, session: Session, owner: Any) -> None:
         """Listen, as long as there is something to hear."""
@@ -89,6 +90,7 @@ class Running:
         self.weights = names_of_weights(model)
         self._neurons = {id(part) for neuron in neurons for part in nn.Module.modules(neuron)}
         self._ears: dict[int, Ear] = {}
+        self._all_ears: weakref.WeakKeyDictionary[nn.Module, Ear] = weakref.WeakKeyDictionary()
         self._wanted: Counter[Any] = Counter()
         self._codes: set[CodeType] = set()
         self._local = threading.local()
@@ -107,7 +109,7 @@ class Running:
         self._session = session
         module = ear.module()
         if module is not None:
-            self._ears[id(module)] = ear
+            self._ears[id(module)] = self._all_ears[module] = ear
             self._codes |= _codes(own_type(module))
         self._wanted.update(ear.inside.functions)
         listen(ear.inside.functions, self)
@@ -144,8 +146,15 @@ class Running:
         if ear is None or not ear.inside.live or call.function not in ear.inside.functions:
             return
         place, module = place_of(frame, ear.forward)
-        if id(module) not in self._neurons:
+        if not self._is_neuron(module):
             ear.inside.hear(session, call, frame, place, runs)
+
+    def _is_neuron(self, module: Any) -> bool:
+        """Whether a module's functions are read as its own output."""
+        if module is None or id(module) in self._neurons:
+            return module is not None
+        ear = self._all_ears.get(module)
+        return ear is not None and ear.inside.settled is False and ear.inside.sure
 
     def _loose(
         self, session: Session, frame: FrameType | None, call: FunctionCall

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Start, first_tensor
 from .reading import is_fresh, learnable, plain, short_names, surrogate_name
 
 
@@ -35,9 +35,7 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     return "TB*" if getattr(module, "step_mode", "s") == "m" else "B*"
 
 
-def _starts_sample(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool | None:
+def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
     initial = getattr(module, "_memories_rv", {}).get("v")
     rest = getattr(initial, "value", None)

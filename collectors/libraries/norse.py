@@ -17,7 +17,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, first_tensor, qualified_names, saved_in
+from ..library import (
+    Dynamics,
+    Library,
+    Membrane,
+    Number,
+    Start,
+    first_tensor,
+    qualified_names,
+    saved_in,
+)
 from .reading import argument, is_fresh, plain, with_numbers
 
 
@@ -44,9 +53,7 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     return "TB*" if _SEQUENCES.intersection(qualified_names(type(module))) else "B*"
 
 
-def _starts_sample(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool | None:
+def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     state = argument(module, args, kwargs, "state")
     if state is None:
         return True

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import qualified_names
+from ..library import Start, qualified_names
 
 
 # A fresh state is told from one that decayed by its first elements; only zeros are read to the end.
@@ -43,11 +43,12 @@ def _position(cls: type, name: str) -> int | None:
     return names.index(name) if name in names else None
 
 
-def is_fresh(state: Any, *, drive: Any = None, rest: float | Tensor = 0.0) -> bool | None:
+def is_fresh(state: Any, *, drive: Any = None, rest: float | Tensor = 0.0) -> Start:
     """Whether a state is that before the first time step of a sample.
 
     None yet, empty, a leaf, or at rest everywhere and without a history in the autograd graph. A
-    state that was detached, as truncated backpropagation through time does, is not at rest.
+    state that was detached, as truncated backpropagation through time does, is not at rest. But
+    where nothing makes a graph, a layer is at rest as well until the first spike has reached it.
 
     Args:
         state: The state that a forward call starts from.
@@ -62,10 +63,12 @@ def is_fresh(state: Any, *, drive: Any = None, rest: float | Tensor = 0.0) -> bo
         return True
     if state.grad_fn is not None:
         return False
-    if state.device.type == "cpu":
-        return _all_at(state, rest)
     graph = torch.is_grad_enabled() and isinstance(drive, Tensor) and drive.requires_grad
-    return True if graph else None
+    if state.device.type != "cpu":
+        return True if graph else None
+    if not _all_at(state, rest):
+        return False
+    return True if graph else "at rest"
 
 
 def _all_at(state: Tensor, rest: float | Tensor) -> bool:

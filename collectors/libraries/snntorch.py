@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Saved, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Saved, Start, first_tensor
 from .reading import argument, is_fresh, learnable, plain, short_names, surrogate_name
 
 
@@ -44,9 +44,7 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
     return "TB*" if _WHOLE_SEQUENCE & short_names(module) else "B*"
 
 
-def starts_sample(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool | None:
+def starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     """A call whose state is fresh, or does not fit the input, which makes snnTorch begin anew."""
     passed = argument(module, args, kwargs, "mem")
     mem = passed if passed is not None else getattr(module, "mem", None)

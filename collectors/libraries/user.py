@@ -8,13 +8,17 @@
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from inspect import getattr_static
+from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
 
+from spikewatch.layers import own_type
 from spikewatch.metrics.amplitudes import ALPHA_CLAMP
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor
 from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
 
@@ -23,6 +27,7 @@ THRESHOLDS = (
 )  # fmt: skip
 STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
 _DECAYS = ("decay", "mem_decay", "v_decay")
+_SQUASHES = {"sigmoid", "exp", "softplus", "tanh", "Sigmoid", "hardsigmoid"}
 _SURROGATES = (
     "surrogate",
     "surrogate_function",
@@ -45,9 +50,7 @@ def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
     yield from (place[name] for name in names for place in places if name in place)
 
 
-def _starts_sample(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool | None:
+def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
     takes = _states_taken(module)
     for name in takes:
@@ -80,6 +83,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
     return Dynamics(
         threshold=_threshold(module),
         decay=_decay(module),
+        decay_guessed=True,
         reset=_RESET_WORDS.get(words[0]) if words else None,
         surrogate=next((surrogate_name(s) for s in _surrogates(module)), ""),
         learnable=_learnable(module),
@@ -113,14 +117,36 @@ def _is_number(value: Any) -> bool:
 
 
 def _decay(module: nn.Module) -> Number | None:
-    # A plain number far from [0, 1] is no decay: it is a time constant in steps; and β, which names
-    # the sharpness of a surrogate as well, is that above 1.
-    for names, low, high in ((_DECAYS, -1, 2), (("beta",), 0, 1)):
-        found = (plain(d) for d in _own(module, names) if _is_number(d))
-        fits = [d for d in found if isinstance(d, Tensor) or low <= d <= high]
-        if fits:
-            return fits[0]
+    # A number beyond [0, 1] is no decay: it is a time constant in steps; or β, which names the
+    # sharpness of a surrogate as well. What is a tensor is looked at once it is on the host.
+    names = _DECAYS if _is_of_adaptation(module) else (*_DECAYS, "beta")
+    for value in _own(module, names):
+        if isinstance(value, nn.Parameter) and _is_squashed(own_type(module)):
+            return None  # it is what a function makes of it that acts
+        if _is_number(value) and (isinstance(value, Tensor) or 0 <= value <= 1):
+            return plain(value)
     return None
+
+
+def _is_of_adaptation(module: nn.Module) -> bool:
+    """Whether β may be that of an adaptation, since a learnable α beside it is the membrane's."""
+    factor = module._parameters.get("alpha")
+    return factor is not None and next(_own(module, _SCALES), None) is None
+
+
+@lru_cache(maxsize=512)
+def _is_squashed(cls: type[nn.Module]) -> bool:
+    """Whether the forward of a class, or a method that it names, calls what squashes a number."""
+    names = _names_in(getattr(cls.forward, "__code__", None))
+    for name in sorted(names):
+        method = getattr_static(cls, name, None)
+        method = method.fget if isinstance(method, property) else method
+        names |= _names_in(getattr(method, "__code__", None))
+    return bool(names & _SQUASHES)
+
+
+def _names_in(code: Any) -> set[str]:
+    return set(code.co_names) if isinstance(code, CodeType) else set()
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:

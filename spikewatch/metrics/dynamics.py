@@ -99,6 +99,6 @@ def surrogate_width() -> pl.Expr:
 
 @DYNAMICS.metric(unit="1", bad="low", source="SuperSpike: 0.83/k, of SpyTorch 0.008")
 def surrogate_width_ratio() -> pl.Expr:
-    """The same in units of the mean threshold θ."""
+    """The same in units of the mean threshold θ; NULL where that is infinite."""
     theta = pl.col("sum_threshold") / pl.col("n_thresholds")
-    return pl.when(theta > 0).then(pl.col("fwhm") / theta)
+    return pl.when((theta > 0) & theta.is_finite()).then(pl.col("fwhm") / theta)

@@ -164,31 +164,46 @@ def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     some and none knows, both stay NULL, and so do the ratios.
 
     Args:
-        rows: Rows of one step by table; those of `energy` are changed in place.
+        rows: Rows of one step by table; those of `energy` are changed in place. `n_leading` there
+            is the size of an input's first axis, summed over calls, and `n_timed_obs` in `timing`
+            the observations of a neuron in the calls that operations were counted in; both are
+            taken out, since they are of no use alone.
     """
     energy = rows.get("energy", ())
-    leading = [n for r in energy if (n := r.pop("n_leading", None))]
-    if rows.get("spikes"):
-        known = _observed_samples(rows)
-    else:
-        known = (float(min(leading[0], leading[-1])),) * 2 if leading else None
+    leading = [r.pop("n_leading", None) for r in energy]
+    known = _observed_samples(rows) if rows.get("spikes") else _leading_samples(leading)
     if known is None:
         return
-    for row in energy:
-        row["n_samples"], row["sum_time_steps"] = known
+    n_samples, sum_time_steps = known
+    for row, n_leading in zip(energy, leading, strict=True):
+        # A readout of the mean over time runs once a sample, where others run at each step.
+        once = n_leading == n_samples and sum_time_steps in leading
+        row["n_samples"], row["sum_time_steps"] = n_samples, n_samples if once else sum_time_steps
+
+
+def _leading_samples(leading: Sequence[float | None]) -> tuple[float, float] | None:
+    """Samples of a network without spikes, which runs once a sample."""
+    told = [n for n in leading if n]
+    if not told:
+        return None
+    n_samples = float(min(told[0], told[-1]))
+    return n_samples, n_samples
 
 
 def _observed_samples(
     rows: Mapping[str, Sequence[dict[str, Any]]],
 ) -> tuple[float, float] | None:
-    """Samples, and their time steps added up, as the layer saw them that was observed most."""
-    obs = {r["layer"]: r["n_obs"] for r in rows.get("spikes", ())}
+    """Samples, and their time steps added up, as the layer saw them that was observed most.
+
+    Of layers that were observed alike, the one with the longest samples: one that starts anew at
+    each time step takes that for a sample.
+    """
     steps = [
-        (obs[r["layer"]], r["sum_ttfs_length_steps"] / r["n_ttfs_pairs"])
+        (n_obs, r["sum_ttfs_length_steps"] / r["n_ttfs_pairs"])
         for r in rows.get("timing", ())
-        if r.get("sum_ttfs_length_steps") and r["layer"] in obs
+        if (n_obs := r.pop("n_timed_obs", None)) and r.get("sum_ttfs_length_steps")
     ]
     if not steps:
         return None
-    n_obs, n_steps = max(steps, key=lambda s: s[0])
-    return n_obs / n_steps, n_obs
+    n_obs, n_steps = max(steps)
+    return n_obs / n_steps, float(n_obs)

@@ -60,7 +60,11 @@ GRADIENTS = Table(
         Counter("n_grad_deepest", _INT, "sum", "Elements of ∂L/∂s at the deepest layer with any"),
         Counter("sum_sq_grad_deepest", _F64, "sum", "Σ(∂L/∂s)² over them"),
         Counter(
-            "is_unused", _INT, "last", "1 where the loss uses spikes before these, but not these"
+            "is_unused",
+            _INT,
+            "last",
+            "1 where the loss uses spikes before these, or this layer's membrane potential, but "
+            "not these",
         ),
     ],
 )
@@ -135,7 +139,10 @@ def grad_depth_ratio() -> pl.Expr:
 
 @GRADIENTS.metric(unit="1", bad="outside", source="backpropagation through time")
 def grad_time_ratio() -> pl.Expr:
-    """RMS of ∂L/∂s at the first time step over that at the last one."""
+    """RMS of ∂L/∂s at the first time step over that at the last one.
+
+    Large where it explodes on its way back; and where the last steps have nothing left to learn.
+    """
     last = pl.col("sum_sq_grad_last")
     return pl.when(last > 0).then((pl.col("sum_sq_grad_first") / last).sqrt())
 
@@ -144,7 +151,9 @@ def add_deepest(rows: Sequence[dict[str, Any]]) -> None:
     """Tell the rows of one step what reached the deepest layer; not those behind it.
 
     A readout's spikes, which no loss uses, stand behind it: they are unused. A layer before it
-    without gradient is detached from the loss. Where no layer has any, nothing is known.
+    without gradient is detached from the loss, unless its row says already that the loss uses its
+    membrane potential: then it is a readout with other layers defined after it. Where no layer has
+    any gradient, no more is known than that.
 
     Args:
         rows: Rows of `gradients` of one step, in the order of depth; changed in place.
@@ -153,7 +162,8 @@ def add_deepest(rows: Sequence[dict[str, Any]]) -> None:
     if last is not None:
         n, squares = rows[last]["n_grad"], rows[last]["sum_sq_grad"]
         for row in rows[: last + 1]:
-            row.update(n_grad_deepest=n, sum_sq_grad_deepest=squares, is_unused=0)
+            row.update(n_grad_deepest=n, sum_sq_grad_deepest=squares)
+            row.setdefault("is_unused", 0)
         for row in rows[last + 1 :]:
             if row.get("n_grad") is not None:
                 row.update(is_unused=int(not row.get("n_nonfinite_grad")))

@@ -264,7 +264,7 @@ def test_a_readout_whose_spikes_the_loss_does_not_use_is_not_ill(wide):
 OF_A_READOUT_NO_ILLNESS = [
     *("dead-neurons", "many-dead-neurons", "dead-layer", "dead-channels", "low-rate", "high-rate"),
     *("saturated-neurons", "many-saturated-neurons"),
-    *("runaway-membrane", "membrane-drifts", "membrane-loses-more"),
+    *("runaway-membrane", "membrane-drifts", "membrane-loses-more", "surrogate-too-narrow"),
 ]
 
 
@@ -280,6 +280,17 @@ def test_where_nothing_is_trained_by_gradients_an_ill_layer_is_told(wide, name):
     layer, counters = SICK[name]
     ill = counters | {"n_grad": 0, "sum_sq_grad": None, "n_grad_deepest": None, "is_unused": None}
     assert (name, layer) in fired(wide(range(40)), wide(range(40, 60), **{layer: ill}))
+
+
+def test_a_readout_with_deeper_layers_after_it_is_not_detached(wide):
+    cut = {"n_grad": 0, "sum_sq_grad": None}
+    assert ("detached-layer", "lif") in fired(wide(range(10), lif=cut))
+    assert not fired(wide(range(10), lif=cut | {"is_unused": 1}))
+
+
+def test_a_last_time_step_that_has_nothing_left_to_learn_is_no_illness(wide):
+    sure = {"sum_sq_grad_last": 1e-5 / 1.6e19}  # a focal loss: 4e9 times less than at the first one
+    assert not fired(wide(range(60), lif=sure))
 
 
 def test_amplitudes_that_are_still_the_same_after_200_steps_are_tied(wide):

@@ -12,6 +12,7 @@ from spikewatch.collectors.synapses import SynapseObserver
 from spikewatch.finding import find_observers
 from spikewatch.layers import Layer
 from spikewatch.observing import OnHost
+from spikewatch.samples import Samples
 
 
 class Listener:
@@ -22,6 +23,7 @@ class Listener:
         self.n_forwards = self.step = 0
         self.track_weights = 65_536
         self.forced_phase: str | None = None
+        self.samples = Samples()
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []
         found = find_observers(model, named=named or {})
@@ -38,6 +40,9 @@ class Listener:
         return [n for n, o in self.observers.items() if o.layer.kind == "spiking"]
 
     def touch(self) -> None: ...
+
+    def begins_sample(self, layer: str, starts: bool | str | None) -> bool | None:
+        return self.samples.begins(layer, starts, n_forwards=self.n_forwards)
 
     def spent(self, seconds: float) -> None:
         assert seconds >= 0

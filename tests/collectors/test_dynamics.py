@@ -2,6 +2,7 @@
 
 import math
 
+import polars as pl
 import pytest
 import snntorch as snn
 import torch
@@ -65,8 +66,11 @@ class Handmade(nn.Module):
     ("named", "decay"),
     [
         ({"decay": 0.25}, 0.25),
-        ({"decay": 1.1}, 1.1),  # it grows by itself, and is to be told
-        ({"mem_decay": -0.1}, -0.1),
+        ({"decay": torch.tensor([0.25, 0.5])}, 0.75),
+        ({"decay": 1.1}, None),  # a name that was guessed is no ground for an alarm
+        ({"mem_decay": -0.1}, None),
+        ({"decay": torch.tensor([0.9, 3.0])}, None),
+        ({"beta": torch.tensor(1.02)}, None),
         ({"decay": 20.0}, None),  # a time constant
         ({"decay": 20.0, "beta": 0.9}, 0.9),
         ({"beta": 5.0}, None),  # the sharpness of a surrogate
@@ -75,6 +79,47 @@ class Handmade(nn.Module):
 def test_what_a_handmade_neuron_calls_a_decay(listen, named, decay):
     row = row_of(listen, Handmade(**named))
     assert row.get("sum_decay") == decay
+
+
+class Learned(nn.Module):
+    """A neuron whose decay is made of what is learned."""
+
+    def __init__(self, **named):
+        super().__init__()
+        self.threshold = 1.0
+        for name, value in named.items():
+            setattr(self, name, nn.Parameter(torch.tensor(value)))
+
+    def forward(self, current, mem):
+        mem = self.leak() * mem + current
+        return spike(mem - self.threshold, SuperSpike(10.0)), mem
+
+    def leak(self):
+        return self.decay
+
+
+class Squashed(Learned):
+    def leak(self):
+        return torch.sigmoid(self.decay)
+
+
+class Adaptive(Learned):
+    def leak(self):
+        return self.alpha - 0.1 * self.beta
+
+
+@pytest.mark.parametrize(
+    ("lif", "decay"),
+    [
+        (Learned(decay=0.5), 0.5),
+        (Squashed(decay=0.5), None),  # sigmoid(0.5) acts
+        (Adaptive(alpha=0.75, beta=0.5), None),  # β may be the adaptation's
+    ],
+)
+def test_a_learned_number_is_a_decay_where_it_acts_as_it_stands(listen, lif, decay):
+    row = row_of(listen, lif)
+    assert row.get("sum_decay") == decay
+    assert row["sum_threshold"] == 1.0
 
 
 @pytest.mark.parametrize(("learned", "out"), [(False, 2), (True, 3)])
@@ -116,6 +161,18 @@ def test_a_parameter_with_gradient_is_told_from_one_without(listen):
     assert row["without_gradient_rows"] == 3
 
 
+def test_a_parameter_that_learns_nothing_is_called_by_its_name_once(listen):
+    lif = snn.Leaky(beta=1.5, learn_beta=True, learn_threshold=True)  # β is clamped to 1
+    heard = listen(nn.Sequential(lif))
+    for _ in range(12):
+        lif.zero_grad(set_to_none=True)
+        lif(torch.rand(3, 4), torch.full((3, 4), 0.5))[0].sum().backward()
+        heard.tables("0")
+    ((layer, note),) = heard.notes
+    assert layer == "0"
+    assert note.startswith("its parameter 'beta' got no gradient, or one of exact zeros")
+
+
 def test_a_gradient_that_comes_back_ends_the_count(listen):
     lif = snn.Leaky(beta=0.9, learn_beta=True)
     heard = listen(nn.Sequential(lif))
@@ -155,3 +212,10 @@ def test_every_counter_is_declared():
 def test_only_a_threshold_that_learns_sits_at_a_clamp(listen, learned, pinned):
     row = row_of(listen, LIF(0.5, threshold=40.0, **{learned: True}))
     assert row["n_thresholds_pinned"] == pinned
+
+
+def test_no_width_is_measured_in_infinite_thresholds():
+    rows = TABLES["dynamics"].compute(
+        pl.DataFrame({"fwhm": [0.6, 0.6], "sum_threshold": [2.0, math.inf], "n_thresholds": [1, 1]})
+    )
+    assert rows["surrogate_width_ratio"].to_list() == [0.3, None]

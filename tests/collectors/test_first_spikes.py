@@ -58,6 +58,7 @@ def test_silence_is_censored_and_not_the_fastest_answer():
     spikes = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, -1, 0], [0, 1, 0]]).unsqueeze(1)
     counted = whole(spikes)
     assert row(counted) == {
+        "n_timed_obs": 4,
         "n_ttfs_pairs": 3,
         "n_ttfs_fired": 2,
         "sum_ttfs_steps": 0 + 2,

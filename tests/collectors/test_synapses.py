@@ -53,6 +53,12 @@ geometries = st.fixed_dictionaries(
 )
 
 
+def test_operations_are_whole_numbers_though_their_mean_is_none(listen):
+    conv = nn.Conv2d(1, 5, 3, padding=1)  # 845 of 25 inputs: 33.8 each, which no float is
+    row = energy_of(listen, conv, torch.rand(1, 1, 5, 5), torch.rand(4, 1, 5, 5))
+    assert row["n_dense_macs"] == row["n_macs"] == 5 * 845
+
+
 @settings(deadline=None, max_examples=40)
 @given(geometries, st.integers(0, 1000))
 def test_a_convolution_is_counted_as_plain_loops_count_it(geometry, seed):

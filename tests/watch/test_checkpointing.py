@@ -148,6 +148,60 @@ def test_ternary_weights_in_a_checkpoint_are_counted_once_a_step(watched, stored
     assert got.rows() == [("fc1", step, 48) for step in range(3)]
 
 
+def conv_selective(block, x):
+    def policy(_context, op, *_args, **_kwargs):
+        keep = op == torch.ops.aten.convolution.default
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+    contexts = functools.partial(create_selective_checkpoint_contexts, policy)
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        functools.partial(checkpoint, **REENTRANT),
+        functools.partial(checkpoint, **NOT),
+        conv_selective,
+    ],
+    ids=["reentrant", "non-reentrant", "selective"],
+)
+def test_a_checkpointed_convolution_trains_as_without_us(watched, stored, how, padding):
+    class Convolutions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            conv = nn.Conv2d(2, 4, 3, padding=1, padding_mode=padding)
+            again = nn.Conv2d(4, 3, 3, stride=2, padding_mode=padding)
+            self.block = nn.Sequential(conv, OwnNeuron(), again)
+
+        def whole(self, x):
+            self.block[1].mem = None
+            return self.block(x)
+
+        def forward(self, x):
+            return how(self.whole, x)
+
+    def train(net):
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        torch.manual_seed(1)
+        for _ in range(3):
+            net(torch.rand(5, 2, 8, 8, requires_grad=True)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return list(net.parameters())
+
+    expected, net = train(Convolutions()), Convolutions()
+    watch = watched(net)
+    for got, want in zip(train(net), expected, strict=True):
+        assert torch.equal(got, want)
+    watch.close()
+    got = stored("SELECT n_dense_macs FROM energy WHERE layer = 'block.0' AND step = 0").item()
+    taps = 9 * 64 if padding == "circular" else 22 * 22
+    assert got == 5 * 2 * 4 * taps
+
+
 @pytest.mark.parametrize("how", [REENTRANT, NOT], ids=["reentrant", "non-reentrant"])
 def test_a_checkpoint_for_each_time_step_is_run_again_from_the_last_one(watched, stored, how):
     """Blocks are run again in the opposite order; where that is not seen, there is no ratio."""

@@ -1,5 +1,6 @@
 """What is wrong with a model's structure is told, and what is right is not."""
 
+import pytest
 import snntorch as snn
 import torch
 from torch import nn
@@ -64,6 +65,32 @@ def test_a_readout_that_never_fires_is_no_dead_layer_and_a_hidden_layer_is(tmp_p
 
     assert ("dead-layer", "lif3") not in fired("lif3")
     assert ("dead-layer", "lif2") in fired("lif2")
+
+
+class TwoHeads(nn.Module):
+    """An autoencoder that is read by its membrane, and a classifier behind it by its spikes."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(8, 16), snn.Leaky(beta=0.9)
+        self.rebuild, self.readout = nn.Linear(16, 8), snn.Leaky(beta=0.9, threshold=theta)
+        self.classify, self.out = nn.Linear(16, 4), snn.Leaky(beta=0.9)
+
+    def forward(self, x):
+        mem1, mem2, mem3, n = (*(torch.zeros(len(x), k) for k in (16, 8, 4)), 0)
+        for _ in range(4):
+            spikes, mem1 = self.lif(self.fc(x), mem1)
+            _, mem2 = self.readout(self.rebuild(spikes), mem2)
+            s, mem3 = self.out(self.classify(spikes), mem3)
+            n = n + s
+        return torch.cat([mem2 - x, n - 1], -1) / 100
+
+
+@pytest.mark.parametrize("theta", [1.0, 20_000.0])
+def test_a_readout_by_its_membrane_is_healthy_wherever_it_is_defined(tmp_path, theta):
+    torch.manual_seed(1)
+    fired, _ = train(TwoHeads(theta), tmp_path, n_steps=106)
+    assert not [rule for rule, layer in fired if layer == "readout"]
 
 
 def test_a_layer_that_is_called_now_and_then_is_told_once_to_be_maybe_unused(tmp_path):

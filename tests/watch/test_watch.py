@@ -67,58 +67,6 @@ def test_logged_scalars_belong_to_the_step_that_ended(net, tmp_path):
     assert got["value"].to_list() == pytest.approx(losses)
 
 
-def test_evaluation_is_a_phase_of_its_own(net, tmp_path):
-    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
-        train(net, n_steps=2)
-        net.eval()
-        with torch.no_grad():
-            for _ in range(3):
-                net(torch.rand(5, 16))
-        net.train()
-        train(net, n_steps=1)
-    got = rows(
-        tmp_path,
-        "SELECT phase, step, n_obs FROM spikes WHERE layer = 'lif1' ORDER BY step, phase",
-    )
-    assert got.rows() == [
-        ("train", 0, 256), ("train", 1, 256), ("eval", 2, 3 * 5 * 8), ("train", 2, 256)
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("every", [7, "auto"])
-def test_an_evaluation_between_steps_that_are_not_observed_is(net, tmp_path, every):
-    def evaluate():
-        net.eval()
-        with torch.no_grad():
-            net(torch.rand(5, 16))
-        net.train()
-
-    with spikewatch.attach(net, dir=tmp_path, every=every, quiet=True) as watch:
-        train(net, n_steps=11)
-        evaluate()
-        train(net, n_steps=10)
-        assert watch.step == 21
-    got = rows(tmp_path, "SELECT step, n_obs FROM spikes WHERE phase = 'eval' AND layer = 'lif1'")
-    assert got.rows() == [(11, 5 * 8)]
-
-
-def test_two_evaluations_in_one_step_make_one_row(net, tmp_path):
-    def evaluate():
-        net.eval()
-        with torch.no_grad():
-            net(torch.rand(5, 16))
-        net.train()
-
-    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
-        train(net, n_steps=1)
-        evaluate()
-        net(torch.rand(5, 16))  # a training forward whose step is yet to come
-        evaluate()
-        train(net, n_steps=1)
-    got = rows(tmp_path, "SELECT step, n_obs FROM spikes WHERE phase = 'eval' AND layer = 'lif1'")
-    assert got.rows() == [(1, 2 * 5 * 8)]
-
-
 def test_the_table_of_layers_is_printed(net, tmp_path, capsys):
     with spikewatch.attach(net, run="hello", dir=tmp_path):
         pass

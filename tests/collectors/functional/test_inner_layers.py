@@ -325,3 +325,110 @@ def test_what_is_tapped_by_hand_is_not_counted_twice(listen):
     heard = hear(listen, net)
     net(3 * torch.rand(16, 6)).sum().backward()
     assert not inner(heard, "")
+
+
+class Returning(nn.Module):
+    """Called for each time step; returns the spikes of its last layer, beside its state."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 8)
+
+    def forward(self, x, state):
+        spike1, mem1 = mem_update(self.fc1, x, *state[0])
+        spike2, mem2 = mem_update(self.fc2, spike1, *state[1])
+        return spike2, [(spike1, mem1), (spike2, mem2)]
+
+
+def test_a_network_that_returns_the_spikes_of_its_last_layer_is_not_one_layer(listen, made):
+    torch.manual_seed(0)
+    net = nn.ModuleList([Returning()])
+    heard = hear(listen, net)
+    state = [(torch.zeros(16, 8),) * 2] * 2
+    for _ in range(3):
+        spikes, state = net[0](3 * torch.rand(16, 6), state)
+    spikes.sum().backward()
+    found = inner(heard, "0")
+    assert list(found) == ["0.fc1.spikes", "0.fc2.spikes"]
+    for layer, counts in enumerate(found.values()):
+        spikes = [s for _, s, _ in made[layer::2]]
+        assert row_of(heard, counts, "spikes")["n_spikes"] == sum(s.sum() for s in spikes) > 0
+
+
+class Silenced(Written):
+    """Its last layer never fires at first, so that the rates are zeros like spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc2.bias.data.fill_(-9)
+
+
+def test_a_network_whose_output_is_silent_is_not_one_layer(listen):
+    torch.manual_seed(0)
+    net = Silenced()
+    heard = hear(listen, net)
+    net(3 * torch.rand(16, 6)).sum().backward()
+    found = inner(heard, "")
+    assert list(found) == ["fc1.spikes", "fc2.spikes"]
+    assert row_of(heard, found["fc2.spikes"], "spikes")["n_obs"] == 5 * 16
+
+
+class Sum(nn.Module):
+    """One layer, whose spikes are added over time, and do not come at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 9)
+
+    def forward(self, x):
+        mem = spike = total = torch.zeros(len(x), 9)
+        for _ in range(5):
+            spike, mem = mem_update(self.fc, x, spike, mem)
+            total = total + spike
+        return total
+
+
+def test_silent_spikes_that_are_added_over_time_are_counted_in_each_time_step(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(Sum())
+    heard = hear(listen, net)
+    net[0].fc.bias.data.fill_(-9)
+    net(torch.rand(16, 6)).sum().backward()
+    (counts,) = inner(heard, "0").values()
+    assert row_of(heard, counts, "spikes")["n_obs"] == 5 * 16
+
+
+class Within(nn.Module):
+    """A block that ends in spikes, with a neuron in it that is a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.act, self.fc = Heaviside(), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return ActFun.apply(self.fc(self.act(x)))
+
+
+class Heaviside(nn.Module):
+    def forward(self, x):
+        return ActFun.apply(x)
+
+
+class Around(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block, self.fc = Within(), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.fc(ActFun.apply(self.block(x) - 0.5))
+
+
+def test_what_a_neuron_within_makes_is_not_counted_again_by_the_block_around_it(listen):
+    torch.manual_seed(0)
+    net = Around()
+    heard = hear(listen, net)
+    for _ in range(3):
+        net(torch.randn(16, 6, requires_grad=True)).sum().backward()
+        assert list(inner(heard, "")) == ["block.fc.spikes"]
+        assert heard.flush("block", "spikes")["n_obs"] == 16
+        assert heard.flush("block.act", "spikes")["n_obs"] == 16

@@ -42,7 +42,8 @@ def _told() -> Any:
         told, library = Told(), library_of(module)
 
         def before(layer, args, kwargs):
-            told.starts.append(library.starts_sample(layer, args, kwargs))
+            starts = library.starts_sample(layer, args, kwargs)
+            told.starts.append(True if starts == "at rest" else starts)
 
         def after(layer, args, output):
             spikes = library.spikes(output)
