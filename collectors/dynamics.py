@@ -79,8 +79,9 @@ def _threshold(dynamics: Dynamics, *, learned: bool) -> Counters:
     if threshold is None:
         return {}
     if not isinstance(threshold, Tensor):
-        row = _row_of([1.0, threshold, threshold, threshold, _is_out(threshold), 0.0])
-        return {} if threshold == math.inf else row
+        if threshold == math.inf:
+            return {}
+        return {**_row_of([1.0, threshold, threshold, threshold, _is_out(threshold), 0.0])}
     threshold = threshold.detach().float().flatten()
     low, high = THRESHOLD_CLAMP
     out, pinned = ~threshold.isfinite() | (threshold == 0), torch.zeros_like(threshold)
@@ -115,7 +116,7 @@ def _is_out(threshold: float) -> float:
     return float(not math.isfinite(threshold) or threshold == 0)
 
 
-def _row_of(sums: list[float]) -> Counters:
+def _row_of(sums: list[float]) -> Mapping[str, float]:
     return dict(zip(_THRESHOLDS, sums, strict=True)) if sums[0] else {}
 
 
