@@ -116,7 +116,7 @@ def _is_out(threshold: float) -> float:
     return float(not math.isfinite(threshold) or threshold == 0)
 
 
-def _row_of(sums: list[float]) -> dict[str, float | None]:
+def _row_of(sums: list[float]) -> Mapping[str, float]:
     return dict(zip(_THRESHOLDS, sums, strict=True)) if sums[0] else {}
 
 

@@ -55,9 +55,9 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
         fits = x.shape[-1] == module.in_features
         return FanOut(None, float(module.out_features)) if fits else None
     n_axes = len(_kernel(module))
-    if x.dim() <= n_axes and _is_pointwise(module, x):
-        return FanOut(None, _n_partners(module))
-    if x.dim() <= n_axes or x.shape[-n_axes - 1] != module.in_channels:
+    if x.dim() <= n_axes:
+        return _reach_of_places(module, x)
+    if x.shape[-n_axes - 1] != module.in_channels:
         return None
     space = tuple(x.shape[-n_axes:])
     known = _known.setdefault(module, {})
@@ -98,10 +98,6 @@ def reach_of(
     return FanOut(each.to(device), float(each.mean()))
 
 
-def _n_partners(module: Any) -> float:
-    return module.out_channels / module.groups
-
-
 def _kernel(module: Any) -> tuple[int, ...]:
     return tuple(module.kernel_size)
 
@@ -110,10 +106,12 @@ def _shape(module: Any) -> tuple[int, ...]:
     return tuple(module.weight.shape)
 
 
-def _is_pointwise(module: Any, x: Tensor) -> bool:
-    """Whether each place is multiplied by itself, as slayer's Dense does with [B, C, T]."""
-    ones = {*module.kernel_size, *module.stride} == {1} and not any(module.padding)
-    return ones and x.dim() > 1 and x.shape[1] == module.in_channels
+def _reach_of_places(module: Any, x: Tensor) -> FanOut | None:
+    """Where each place is multiplied by itself, as slayer's Dense does with [B, C, T]."""
+    alone = {*module.kernel_size, *module.stride} == {1} and not any(module.padding)
+    if alone and x.dim() > 1 and x.shape[1] == module.in_channels:
+        return FanOut(None, module.out_channels / module.groups)
+    return None
 
 
 def _convolution(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
