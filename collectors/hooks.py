@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch._C import _autograd
 
+from spikewatch.unheard import unheard
+
 
 class Hook:
     """A callable for `register_forward_hook` and its kin. Copies and pickles of it do nothing."""
@@ -38,9 +40,12 @@ class Hook:
         if torch._C._is_tracing():
             return
         if self._body is not None:
-            # What listens to the user's operations, ours or another's, is not to hear our own.
-            with torch._C.DisableTorchFunction():
-                self._body(*args)
+            if torch._C._len_torch_dispatch_stack():
+                with unheard():
+                    self._body(*args)
+            else:  # in short: this is run for each call
+                with torch._C.DisableTorchFunction():
+                    self._body(*args)
 
     @classmethod
     def of_root(cls, body: Callable[..., None], owner: Any) -> "RootHook":

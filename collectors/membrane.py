@@ -70,10 +70,12 @@ class MembraneReader:
         """Read the potential of one call."""
         if not call.spread or call.again or call.module is None:
             return
-        dynamics = self._subject.library.dynamics(call.module)
-        if dynamics.threshold is None:
-            return
-        with np.errstate(all="ignore"):  # potentials may be anything
+        # Without a graph of ours: a checkpoint would take what it saves for its own. And potentials
+        # may be anything.
+        with torch.no_grad(), np.errstate(all="ignore"):
+            dynamics = self._subject.library.dynamics(call.module)
+            if dynamics.threshold is None:
+                return
             readings = [r for r in self._from_graph(call, dynamics) if r is not None]
             if not readings and (kept := self._from_library(call, dynamics)) is not None:
                 readings = [kept]

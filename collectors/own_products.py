@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
+from spikewatch.unheard import unheard
 
 from .fan_out import FanOut, reach_of
 from .hooks import Hook, in_recomputation, why_unreadable
@@ -154,7 +155,7 @@ class ProductObserver:
         began = time.perf_counter()
         is_ours = False
         try:
-            with torch._C.DisableTorchFunction():
+            with unheard():
                 for product in products(func, args, kwargs):
                     is_ours |= self._count(session.phase(), module, product)
         except Exception as error:  # noqa: BLE001 - contract 1

@@ -293,7 +293,8 @@ class SpikeObserver:
         if self._ear is not None:
             nodes = [n for n in nodes if n._forward_cls in self._ear.inside.functions]
         made = {} if self._ear is None else self._ear.made
-        verdict = self._candidate.judge(args, spikes, nodes, made)
+        with torch.no_grad():
+            verdict = self._candidate.judge(args, spikes, nodes, made)
         if verdict == "no":
             self._reject(session)
         elif verdict == "yes":

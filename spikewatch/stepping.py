@@ -24,6 +24,7 @@ from .sampling import Sampler
 from .session import LiveSession
 from .snapshot import take
 from .steps import StepClock
+from .unheard import unheard
 from .unseen import NOTHING_FOUND, Unseen
 
 
@@ -161,7 +162,7 @@ class Stepping:
             tapped = self._taps[name] = load_tap()(name)
             tapped.start(self.session)
             self.session.confirm(tapped.layer)
-        with torch._C.DisableTorchFunction():  # as in a hook
+        with unheard():  # as in a hook
             tapped.observe_tensor(tensor)
 
     # ---------------------------------------------------------------- forward passes
@@ -340,7 +341,7 @@ class Stepping:
     def _flush(self, phase: str) -> None:
         # A step may end inside of inference mode, by the next forward. What listens to the user's
         # operations is not to hear ours.
-        with torch.inference_mode(False), torch._C.DisableTorchFunction():
+        with torch.inference_mode(False), unheard():
             counts: list[tuple[str, Counts]] = []
             for observer in self.observers:
                 counted = observer.flush(phase)

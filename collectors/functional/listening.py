@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from spikewatch.unheard import unheard
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
@@ -124,7 +126,7 @@ class _Seat:
     def tell(self, function: Any, context: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and not _is_traced():
             call = FunctionCall(function, context, inputs, output)
-            with torch._C.DisableTorchFunction():  # as in a `Hook`
+            with unheard():  # as in a `Hook`
                 for listener in self.listeners:
                     listener.hear(call)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikewatch.layers import Layer
 from spikewatch.observing import Session
+from spikewatch.unheard import unheard
 
 from ..levels import Levels
 from .backward import Backward
@@ -156,7 +157,7 @@ class Look:
             elif not self._done and self._best is not None:
                 weight, levels, call = self._best
                 self._best = None
-                with torch._C.DisableTorchFunction(), torch.no_grad():
+                with unheard(), torch.no_grad():
                     self._observer.take(self, weight, levels, call=call, judged=True)
             elif not self._done and not self.ask() and not another_seen:
                 self._observer.not_seen(self.session)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
+from spikewatch.unheard import unheard
 
 from ..hooks import why_unreadable
 from ..levels import Levels, may_have_levels
@@ -294,7 +295,7 @@ class WeightObserver:
         if counts is None or session is None or module is None:
             return None
         if counts.tables and phase == "train" and session.detailed:
-            with torch._C.DisableTorchFunction(), torch.no_grad():
+            with unheard(), torch.no_grad():
                 self._end(counts, module)
         if phase == "train":
             self.backward.end()

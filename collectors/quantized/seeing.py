@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikewatch.layers import Layer
 from spikewatch.observing import Session
+from spikewatch.unheard import unheard
 
 from ..hooks import Hook, in_recomputation, why_unreadable
 from ..modes import SeeCalls
@@ -169,7 +170,7 @@ class Sight:
         if session is None:
             return False
         try:
-            with torch._C.DisableTorchFunction():
+            with unheard():
                 for operand in operands(func, args, kwargs):
                     look = _whose(operand, looks)
                     if look is not None and not why_unreadable(operand.tensor):

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import (
     checkpoint_sequential,
     create_selective_checkpoint_contexts,
 )
+from torch.utils.flop_counter import FlopCounterMode
 
 from .little_nets import OwnNeuron, TernaryLinear, build, fit
 
@@ -148,13 +149,64 @@ def test_ternary_weights_in_a_checkpoint_are_counted_once_a_step(watched, stored
     assert got.rows() == [("fc1", step, 48) for step in range(3)]
 
 
-def conv_selective(block, x):
+def selective_of(block, x, names):
     def policy(_context, op, *_args, **_kwargs):
-        keep = op == torch.ops.aten.convolution.default
+        keep = op.name().partition(".")[0].partition("::")[2] in names
         return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
     contexts = functools.partial(create_selective_checkpoint_contexts, policy)
     return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+
+conv_selective = functools.partial(selective_of, names=("convolution",))
+
+
+@pytest.mark.parametrize(
+    "names", [("mm", "addmm"), ("abs",), ("sum", "abs"), ("gt", "ne", "mul"), ("sub", "add")]
+)
+def test_no_operation_of_ours_is_kept_by_a_selective_checkpoint(watched, names):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.fc1, self.fc2 = nn.Linear(16, 16), TernaryLinear(16, 16)
+            self.act1, self.act2 = OwnNeuron(), OwnNeuron()
+
+        def whole(self, x):
+            self.act1.mem = self.act2.mem = None
+            s = [self.act2(self.fc2(self.act1(self.fc1(x + t)) - 0.1).abs() * 2) for t in range(2)]
+            return torch.stack(s).sum(0) + 0.1
+
+        def forward(self, x):
+            return selective_of(self.whole, x, names)
+
+    def train(net):
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        torch.manual_seed(1)
+        for _ in range(4):
+            net(2 * torch.rand(4, 16)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return list(net.parameters())
+
+    expected, net = train(Block()), Block()
+    watched(net)
+    for got, want in zip(train(net), expected, strict=True):
+        assert torch.equal(got, want)
+
+
+def test_a_counter_of_operations_does_not_count_ours(watched):
+    def flops(net):
+        net.act.mem = None
+        with FlopCounterMode(display=False) as counter:
+            net.fc2(net.act(net.fc1(torch.rand(3, 8)))).sum().backward()
+        return counter.get_total_flops()
+
+    net = nn.Module()
+    net.fc1, net.act, net.fc2 = nn.Linear(8, 6), OwnNeuron(), TernaryLinear(6, 3)
+    expected = flops(net)
+    watched(net)
+    assert [flops(net) for _ in range(3)] == [expected] * 3
 
 
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
