@@ -62,7 +62,7 @@ def _is_compiled(thing: Any) -> bool:
 
 
 def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
-    todo: list[tuple[Any, int]] = [(own_type(module).forward, 0)]
+    todo: list[tuple[Any, int]] = [(getattr(own_type(module), "forward", None), 0)]
     todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
     seen: set[int] = set()
     while todo and len(seen) < 2000:
@@ -134,7 +134,7 @@ def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
     With them "@", where it multiplies matrices by that.
     """
     cls, names = own_type(module), set[str]()
-    todo: list[tuple[Any, int]] = [(cls.forward, 0)]
+    todo: list[tuple[Any, int]] = [(getattr(cls, "forward", None), 0)]
     while todo:
         thing, level = todo.pop()
         thing = getattr(thing, "__func__", thing)

@@ -44,8 +44,11 @@ def called_parts(model: nn.Module) -> list[nn.Module]:
     """What a loop calls that does not call the model itself: its parts, and what lists hold."""
     parts: list[nn.Module] = []
     for child in nn.Module.children(model):
-        is_list = type(child).forward is nn.Module.forward
-        parts += called_parts(child) if is_list else [child]
+        forward = getattr(type(child), "forward", None)
+        if forward is nn.Module.forward:
+            parts += called_parts(child)
+        elif forward is not None:  # a ScriptModule's class has none
+            parts.append(child)
     return parts
 
 

@@ -42,7 +42,8 @@ class Ear:
         self.inside = Inside(name, self.module, functions, running.weights, subject)
         self.loose = Pass()
         """Of calls outside of any pass that a hook has seen."""
-        self.forward: CodeType | None = getattr(own_type(module).forward, "__code__", None)
+        forward = getattr(own_type(module), "forward", None)
+        self.forward: CodeType | None = getattr(forward, "__code__", None)
         self._running = running
         self._handles: list[Any] = []
 

@@ -134,7 +134,7 @@ def _states_taken(module: nn.Module) -> list[str]:
 
 
 def _forward_names(module: nn.Module) -> tuple[str, ...]:
-    code = getattr(type(module).forward, "__code__", None)
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
     return code.co_varnames[1 : code.co_argcount] if code is not None else ()
 
 
@@ -202,7 +202,7 @@ def _is_squashed(cls: type[nn.Module]) -> bool:
 
 def _codes(cls: type[nn.Module]) -> list[CodeType]:
     """Code of the forward of a class, and of its methods and properties that this names."""
-    own = getattr(cls.forward, "__code__", None)
+    own = getattr(getattr(cls, "forward", None), "__code__", None)
     if not isinstance(own, CodeType):
         return []
     named = (getattr_static(cls, name, None) for name in own.co_names)

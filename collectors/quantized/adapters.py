@@ -83,16 +83,23 @@ def unpacked(module: nn.Module) -> Tensor | None:
 
     Row i of the first quarter is in bits 0 and 1 of byte i, of the next one in bits 2 and 3, …
     """
-    kept = module._buffers.get("weight", module._parameters.get("weight"))
+    kept = kept_weight(module)
     if kept is None or kept.dtype != torch.uint8 or packed_shape(module) is None:
         return None
     quarters = [(kept >> (2 * k) & 3).to(torch.int8) - 1 for k in range(_PER_BYTE)]
     return torch.cat(quarters)
 
 
+def kept_weight(module: nn.Module) -> Tensor | None:
+    """What a module keeps as `weight`, a buffer or a parameter."""
+    # Where a ScriptModule keeps them, that is no dictionary.
+    places = (module._buffers, module._parameters)
+    return next((place["weight"] for place in places if "weight" in place), None)
+
+
 def packed_shape(module: nn.Module) -> tuple[int, int] | None:
     """Shape of such a layer's weights, once unpacked."""
-    kept = module._buffers.get("weight", module._parameters.get("weight"))
+    kept = kept_weight(module)
     if (
         kept is None
         or kept.dtype != torch.uint8

@@ -85,7 +85,8 @@ def _matrices(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         lists = module.parametrizations.items()  # ty: ignore[missing-union-attribute, not-callable]
         parts = {k: getattr(p, "original", None) for k, p in lists}
         own |= {k: p for k, p in parts.items() if isinstance(p, Tensor)}
-    weight = own.get("weight", module._buffers.get("weight"))
+    buffers = dict(module._buffers.items())  # those of a ScriptModule are no dictionary
+    weight = own.get("weight", buffers.get("weight"))
     if weight is not None and weight.dim() >= 2:
         yield name, weight
         return
