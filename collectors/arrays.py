@@ -29,17 +29,12 @@ def as_array(x: Tensor) -> Array:
 
 
 def sample(x: Tensor, stride: int) -> Array:
-    """Every `stride`-th element, in a row; float32 at least. It may share its memory with `x`."""
-    x = x.detach()
-    if not x.is_floating_point() or x.dtype.itemsize < 4:
-        x = x.flatten()[::stride].float()  # bfloat16 is no type of NumPy's
-        return x.numpy() if on_host(x) else x
-    return (x.numpy() if on_host(x) else x).reshape(-1)[::stride]
-
-
-def copied(x: Array) -> Array:
-    """The same numbers in a memory of their own."""
-    return x.copy() if isinstance(x, np.ndarray) else x.clone()
+    """Every `stride`-th element, in a row and a memory of their own; float32 at least."""
+    few = x.detach().flatten()[::stride].clone()
+    if not few.is_floating_point() or few.dtype.itemsize < 4:
+        few = few.float()  # bfloat16 is no type of NumPy's
+    # A NumPy array of the user's own tensor would keep its storage from ever being resized.
+    return few.numpy() if on_host(few) else few
 
 
 def joined(parts: Sequence[Array]) -> Array:

@@ -84,16 +84,20 @@ class Call:
         """Whether a backward pass may come by."""
         return self.maker is not None or self.spikes.requires_grad
 
-    def on_gradient(self, hook: Hook) -> None:
+    def on_gradient(self, hook: Hook) -> Any:
         """Have a hook called with ∂L/∂s when the backward pass reaches the spikes.
 
         A hook on the tensor, never a full backward hook of the module: that one breaks programs
         which change the spikes in place.
+
+        Returns:
+            A handle, where the hook has to be taken off again: a leaf outlives its step.
         """
-        if self.maker is None:
-            self.spikes.register_hook(hook)
-        else:
+        if self.maker is not None:
             self.maker.register_prehook(partial(_first_of, hook))
+            return None
+        handle = self.spikes.register_hook(hook)
+        return handle if self.spikes.grad_fn is None else None
 
     @property
     def n_steps(self) -> int:

@@ -5,6 +5,7 @@ is the number of outputs that this input reaches. So stride, padding of any mode
 and transposition are right because torch is.
 """
 
+import math
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ _known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], FanOut]]" = 
     weakref.WeakKeyDictionary()
 )
 _MOST_SHAPES = 8
+_CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {
     1: torch.nn.functional.conv_transpose1d,
     2: torch.nn.functional.conv_transpose2d,
@@ -67,6 +69,12 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
         shape = tuple(x.shape[-n_axes - 1 :])
         known[space] = reach_of(_convolution(module), _shape(module), shape, x.device)
     return known[space]
+
+
+def inputs_of_one(module: nn.Module, x: Tensor) -> int:
+    """Elements of one input of a Linear or Conv layer: of one sample, at one time step."""
+    n_axes = 0 if isinstance(module, nn.Linear) else len(_kernel(module))
+    return math.prod(x.shape[-n_axes - 1 :])
 
 
 def reach_of(
@@ -116,7 +124,9 @@ def _reach_of_places(module: Any, x: Tensor) -> FanOut | None:
 
 def _convolution(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
     if not module.transposed:
-        return lambda x, weight: module._conv_forward(x, weight, None)
+        # Torch's own: what a user's class does besides (noise, statistics) is not to be done again.
+        plain = _CONVOLUTIONS[len(_kernel(module))]
+        return lambda x, weight: plain._conv_forward(module, x, weight, None)
     convolve = _TRANSPOSED[len(_kernel(module))]
     return lambda x, weight: convolve(
         x, weight, None, module.stride, module.padding, module.output_padding,

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class GradientCounts:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._state = StateUse(subject)
+        self._handles: list[Any] = []  # on leaves
         self._clear()
         self._hooks: dict[int | None, Hook] = {}  # by the axis of time: calls that are alike share
 
@@ -55,7 +57,9 @@ class GradientCounts:
         elif call.time is not None:
             self._n_calls = max(self._n_calls, call.time + 1)
         if call.has_graph:
-            call.on_gradient(self._hook(call, block))
+            handle = call.on_gradient(self._hook(call, block))
+            if handle is not None:
+                self._handles.append(handle)
             self._awaited = True
             self._state.add(call)
 
@@ -97,6 +101,9 @@ class GradientCounts:
 
     def flush(self) -> Counts | None:
         """Counters of ∂L/∂s in the table `gradients`."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
         if not self._awaited and not self._entries:
             return None
         self._state.end(spikes_used=bool(self._entries))

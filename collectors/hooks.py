@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _autograd
+from torch.autograd import forward_ad
 
 from spikewatch.unheard import unheard
 
@@ -19,15 +20,25 @@ from spikewatch.unheard import unheard
 class Hook:
     """A callable for `register_forward_hook` and its kin. Copies and pickles of it do nothing."""
 
-    __slots__ = ("_body", "_traced")
+    __slots__ = ("_body", "_handles_modes", "_traced")
 
     # As `torch.utils.hooks.unserializable_hook` sets it: that a tensor of the user is copied while
     # a hook waits on it, as rockpool does in each call, is no cause for a warning.
     __torch_unserializable__ = True
 
-    def __init__(self, body: Callable[..., None] | None = None, owner: Any = None) -> None:
-        """Take what to run, and who is to know (by `always_on`) that a compiler came by."""
+    def __init__(
+        self,
+        body: Callable[..., None] | None = None,
+        owner: Any = None,
+        *,
+        handles_modes: bool = False,
+    ) -> None:
+        """Take what to run, and who is to know (by `always_on`) that a compiler came by.
+
+        What `handles_modes`, puts them on the stack or takes them off, needs to see them there.
+        """
         self._body = body
+        self._handles_modes = handles_modes
         self._traced = None if owner is None else _keep_on(owner)
 
     def __call__(self, *args: Any) -> None:
@@ -40,7 +51,7 @@ class Hook:
         if torch._C._is_tracing():
             return
         if self._body is not None:
-            if torch._C._len_torch_dispatch_stack():
+            if not self._handles_modes and torch._C._len_torch_dispatch_stack():
                 with unheard():
                     self._body(*args)
             else:  # in short: this is run for each call
@@ -105,6 +116,10 @@ def why_unreadable(tensor: Tensor) -> str:
     # `FakeTensor` by name: its module takes a second to import, and is there when one is met.
     if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
         return _WITHOUT_DATA
+    if type(tensor) is not Tensor and hasattr(tensor, "_local_tensor"):
+        return _DISTRIBUTED
+    if forward_ad._current_level >= 0:
+        return _FORWARD_MODE
     return ""
 
 
@@ -116,6 +131,11 @@ _TRANSFORMED = (
     "called inside a transform of torch.func (grad, vmap, …), and not seen there. To see it, call "
     "the model by itself"
 )
+_DISTRIBUTED = (
+    "called with distributed tensors (DTensor): each look at one would be a collective operation. "
+    "Such calls are not counted"
+)
+_FORWARD_MODE = "called within forward-mode differentiation; such calls are not counted"
 _WITHOUT_DATA = "called with tensors that hold no data (meta or fake); such calls are not counted"
 
 
@@ -134,3 +154,8 @@ def saved_tensors_are_hooked() -> bool:
     Reading one would then run a checkpoint's block again, or copy it back: too dear for a glance.
     """
     return _autograd._top_saved_tensors_default_hooks(True) is not None
+
+
+def keeps_elsewhere(node: Any) -> bool:
+    """Whether a node's saved tensors went elsewhere when they were saved, in a context now left."""
+    return any(saved.unpack_hook is not None for saved in getattr(node, "_raw_saved_tensors", ()))

@@ -44,7 +44,7 @@ class IdleParameters:
         """The counters of `names`, of one parameter or more."""
         norms = [
             torch.zeros((), device=p.device)
-            if p.grad is None
+            if not p.is_leaf or p.grad is None
             else torch.linalg.vector_norm(p.grad.float())
             for p in learnable.values()
         ]

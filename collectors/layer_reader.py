@@ -33,6 +33,8 @@ class LayerReader:
     def read(self, session: Session, call: Call) -> None:
         """Read the spikes of one call."""
         phase, again = session.phase(), in_recomputation()
+        if call.values.numel() == 0:
+            return
         if again and not call.has_graph:
             return  # a checkpoint within a checkpoint: it will run once more, with a graph
         if not self._lane(phase).takes(call.spikes.device, again=again):

@@ -20,7 +20,6 @@ from spikewatch.observing import Counts, Histogram, OnHost
 from .arrays import (
     Array,
     as_tensor,
-    copied,
     count,
     count_bins,
     in_a_row,
@@ -30,7 +29,7 @@ from .arrays import (
     where,
 )
 from .calls import SPREAD_STEPS, Call, Subject
-from .hooks import saved_tensors_are_hooked
+from .hooks import keeps_elsewhere, saved_tensors_are_hooked
 from .library import Dynamics, Saved
 from .strides import fair_stride
 from .surrogate import output_shape
@@ -88,6 +87,8 @@ class MembraneReader:
             yield self._from_node(node, spikes, dynamics)
 
     def _from_node(self, node: Any, spikes: Tensor, dynamics: Dynamics) -> _Reading | None:
+        if keeps_elsewhere(node):
+            return None
         saved = next(iter(node.saved_tensors), None)
         if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
@@ -100,8 +101,7 @@ class MembraneReader:
         if not known:
             return None
         distance = saved if known == "u-theta" else saved - scale.theta
-        # The user may change the spikes in place later on; the quotient is our own already.
-        return scale.reading(distance, copied(spikes), pre_reset=True)
+        return scale.reading(distance, spikes, pre_reset=True)
 
     def _find_out(
         self, stated: Saved, saved: Array, spikes: Array, theta: Array, *, far: bool
@@ -139,7 +139,7 @@ class MembraneReader:
         stride = fair_stride(potential.numel(), _MOST)
         scale = _Scale(dynamics, potential, stride)
         same = potential.shape == call.spikes.shape and membrane.pre_reset
-        spikes = copied(sample(call.spikes, stride)) if same else None
+        spikes = sample(call.spikes, stride) if same else None
         distance = sample(potential, stride) - scale.theta
         return scale.reading(distance, spikes, pre_reset=membrane.pre_reset)
 

@@ -5,7 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
+
+
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
+
+
+def would_be_fused(module: nn.Module) -> bool:
+    """Whether torch may run parts of a module by fused code now, which gives other numbers.
+
+    Its attention does so in evaluations, but under no mode.
+    """
+    trains = module.training and torch.is_grad_enabled()
+    return not trains and any(isinstance(m, _FUSED) for m in nn.Module.modules(module))
 
 
 class SeeCalls(TorchFunctionMode):

@@ -16,6 +16,8 @@ from .sums import in_full_precision
 _NAMES = ("n_inputs", "n_nonzero_inputs", "n_outputs", "n_sops", "n_macs", "n_dense_macs")
 # Size of the first axis of the inputs, which may be the batch; `add_samples` decides.
 _LEADING = "n_leading"
+# Inputs that a layer was given: samples times time steps, times places where it works on each.
+_CALLED = "n_called"
 # Spikes are {−a, 0, +a}: their sum of |x| is a times their number, up to rounding.
 _ONE_LEVEL = 1e-4
 
@@ -30,7 +32,14 @@ class Operations:
         self._calls: dict[str, list[_WithWeight | _OfActivations]] = {}
 
     def count(
-        self, phase: str, x: Tensor, reach: FanOut, n_outputs: int, *, stacked: bool = False
+        self,
+        phase: str,
+        x: Tensor,
+        reach: FanOut,
+        n_outputs: int,
+        *,
+        stacked: bool = False,
+        n_called: int = 0,
     ) -> None:
         """Count one product of an input with weights, or with a stack of them, one a part."""
         row, events = _read(x)
@@ -38,7 +47,9 @@ class Operations:
             per_place = events.flatten(0, -1 - reach.each.dim()).sum(0)
             row.append(torch.dot(per_place.flatten().double(), reach.each.flatten()))
         n_leading = 0 if stacked else len(x) if x.dim() > 1 else 1
-        call = _WithWeight(n_leading, x.numel(), n_outputs, reach.mean, reach.each is not None)
+        call = _WithWeight(
+            n_leading, n_called, x.numel(), n_outputs, reach.mean, reach.each is not None
+        )
         self._readings.setdefault(phase, []).extend(row)
         self._calls.setdefault(phase, []).append(call)
 
@@ -64,6 +75,7 @@ class _WithWeight(NamedTuple):
     """What is known of one call without looking at its numbers."""
 
     n_leading: int
+    n_called: int
     n_inputs: int
     n_outputs: int
     mean_reach: float  # outputs that an input has a weight to, on average
@@ -75,6 +87,7 @@ class _WithWeight(NamedTuple):
         sops = next(numbers) if self.has_border else round(n_nonzero * self.mean_reach)
         dense = round(self.mean_reach * self.n_inputs)
         row[_LEADING] += self.n_leading
+        row[_CALLED] += self.n_called
         row["n_inputs"] += self.n_inputs
         row["n_nonzero_inputs"] += n_nonzero
         row["n_outputs"] += self.n_outputs
@@ -125,7 +138,7 @@ def _are_spikes(n_nonzero: float, magnitude: float, largest: float) -> bool:
 def _fold(
     calls: Sequence[_WithWeight | _OfActivations], numbers: Sequence[float]
 ) -> Mapping[str, float | int]:
-    row, rest = dict.fromkeys((*_NAMES, _LEADING), 0.0), iter(numbers)
+    row, rest = dict.fromkeys((*_NAMES, _LEADING, _CALLED), 0.0), iter(numbers)
     for call in calls:
         call.add_to(row, rest)
     return row

@@ -4,6 +4,7 @@ Of attention, and with weights that it keeps and hands to `F.linear` and its kin
 steps that have the dear readings, a function mode is entered for the time of its forward pass.
 """
 
+import math
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ from spikewatch.unheard import unheard
 
 from .fan_out import FanOut, reach_of
 from .hooks import Hook, in_recomputation, why_unreadable
-from .modes import SeeCalls
+from .modes import SeeCalls, would_be_fused
 from .operations import Operations
 from .products import NAMES, Product, is_product, products
 from .quantized.finding import kernels_of
@@ -125,7 +126,8 @@ class ProductObserver:
             return
         try:
             self._after()
-            if has_compiled_part(module):  # it would be compiled anew under a mode
+            # A part would be compiled anew under a mode, or be run by other code.
+            if has_compiled_part(module) or would_be_fused(module):
                 return
             self._open.module, self._open.in_part = module, False
             mode = SeeCalls(self._offer, is_product, _claims)
@@ -173,9 +175,10 @@ class ProductObserver:
             x = sides[1 - place].detach()
             reach = self._reach_of(kernel, product, x, sides[place])
             if reach is not None:
-                self._operations[kernel.layer].count(
-                    phase, x, reach, product.n_outputs, stacked=product.is_batched
-                )
+                n_axes = 0 if product.convolve is None else sides[place].dim() - 2
+                n_called = x.numel() // math.prod(x.shape[-n_axes - 1 :])
+                how = {"stacked": product.is_batched, "n_called": n_called}
+                self._operations[kernel.layer].count(phase, x, reach, product.n_outputs, **how)
             return True
         if not product.is_batched or any(is_made_of_weights(x) for x in sides):
             return False

@@ -9,7 +9,12 @@ which never calls them.
 Nothing is found under `no_grad`, in compiled graphs, and where spikes come from a fused kernel.
 """
 
-from collections.abc import Callable
+import dis
+import inspect
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -29,6 +34,11 @@ _MAX_SCALINGS = 2
 # A negative σ′ is told from this part of the largest |σ′|, and from this size.
 _WRONG_SIGN, _SMALL = 0.25, 0.05
 _MAX_NODES = 4096
+_TORCH = str(Path(torch.__file__).parent)
+_DRAWING = {
+    "random", "rand", "randn", "randint", "rand_like", "randn_like", "bernoulli", "bernoulli_",
+    "multinomial", "normal_", "uniform_", "Generator", "generator", "default_rng",
+}  # fmt: skip
 
 
 def surrogate_nodes(spikes: Tensor) -> list[Any]:
@@ -74,22 +84,18 @@ def local_derivative(node: Any, rows: slice | None = None) -> Tensor | None:
             `can_be_read_in_part` is true.
 
     Returns:
-        A tensor of the shape of the spikes which the node made. It may be one that the node keeps:
-        it must not be changed.
+        A tensor of the shape of the spikes which the node made.
     """
     meta = node._input_metadata[0]
-    shape, context = tuple(meta.shape), node
+    shape = tuple(meta.shape)
+    saved = node.saved_tensors
     if rows is not None:
-        saved = tuple(_rows_of(t, rows, shape) for t in node.saved_tensors)
-        context = _PartOfNode(node, saved)
+        saved = tuple(_rows_of(t, rows, shape) for t in saved)
         shape = (len(range(shape[0])[rows]), *shape[1:])
     ones = torch.ones(shape, dtype=meta.dtype, device=meta.device)
     gradients = (ones, *_zeros_of_other_outputs(node))
     with torch.no_grad():
-        if rows is None:
-            gradient = node.apply(*gradients)
-        else:
-            gradient = node._forward_cls.backward(context, *gradients)
+        gradient = _backward(_Context(node, saved), *gradients)
     if isinstance(gradient, tuple):
         gradient = gradient[0]
     if gradient is None or gradient.shape != ones.shape:
@@ -120,13 +126,11 @@ def derivative_at(
     if len(whole) != 1 or not shape:
         return None
     like = node.saved_tensors[whole[0]]
-    # A copy: a backward may work in place on what it saved.
-    at = points(like.dtype, like.device).clone().reshape(-1, *(1 for _ in shape[1:]))
+    at = points(like.dtype, like.device).reshape(-1, *(1 for _ in shape[1:]))
     saved = tuple(at if i == whole[0] else t for i, t in enumerate(node.saved_tensors))
     with torch.no_grad():
-        gradient = node._forward_cls.backward(
-            _PartOfNode(node, saved), torch.ones_like(at), *_zeros_of_other_outputs(node)
-        )
+        context = _Context(node, saved)
+        gradient = _backward(context, torch.ones_like(at), *_zeros_of_other_outputs(node))
     if isinstance(gradient, tuple):
         gradient = gradient[0]
     if not isinstance(gradient, Tensor) or gradient.dim() != len(shape):
@@ -140,15 +144,35 @@ def _is_potential(saved: Any, shape: tuple[int, ...]) -> bool:
     return isinstance(saved, Tensor) and saved.is_floating_point() and tuple(saved.shape) == shape
 
 
-class _PartOfNode:
-    """The context that a Function's backward is given, with some rows of the saved tensors."""
+class _Context:
+    """The context that a Function's backward is given: a copy, with other tensors saved, maybe.
+
+    A backward may work in place on what it saved, set attributes of its context, or delete them.
+    The user's own backward pass is still to come, and must find what it left.
+    """
 
     def __init__(self, node: Any, saved: tuple[Any, ...]) -> None:
         self._node = node
-        self.saved_tensors = saved
+        self.saved_tensors = tuple(map(_copy, saved))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._node, name)
+        copy = _copy(getattr(self._node, name))
+        setattr(self, name, copy)
+        return copy
+
+    def __delattr__(self, name: str) -> None:
+        vars(self).pop(name, None)
+
+
+def _copy(thing: Any) -> Any:
+    return thing.clone() if isinstance(thing, Tensor) else thing
+
+
+def _backward(context: _Context, *gradients: Tensor) -> Any:
+    """What a Function's backward makes of gradients, in whichever way it is defined."""
+    cls = context._forward_cls
+    has_vjp = cls.vjp is not torch.autograd.Function.vjp
+    return (cls.vjp if has_vjp else cls.backward)(context, *gradients)
 
 
 def _rows_of(saved: Any, rows: slice, shape: tuple[int, ...]) -> Any:
@@ -175,6 +199,33 @@ def can_be_read_in_part(node: Any) -> bool:
     if whole is None or part is None:
         return False
     return bool(torch.allclose(whole[:1], part, rtol=1e-5, atol=1e-8, equal_nan=True))
+
+
+@lru_cache(maxsize=512)
+def has_effects(function: Any) -> bool:
+    """Whether the code of a Function's backward changes what is not its own, or may draw.
+
+    One more call would then change the training: a width that is annealed there, a count of calls,
+    a generator that is not torch's.
+    """
+    for name in ("backward", "vjp"):
+        code = getattr(inspect.unwrap(getattr(function, name)), "__code__", None)
+        if not isinstance(code, CodeType) or code.co_filename.startswith(_TORCH):
+            continue
+        if _DRAWING.intersection(code.co_names) or any(_writes(code)):
+            return True
+    return False
+
+
+def _writes(code: CodeType) -> Iterator[bool]:
+    """Whether instructions write to globals, or to attributes of other things than the context."""
+    context, before = code.co_varnames[:1], None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "STORE_GLOBAL":
+            yield True
+        elif instruction.opname == "STORE_ATTR":
+            yield before is None or (before.opname, before.argval) != ("LOAD_FAST", *context)
+        before = instruction
 
 
 def draws_random_numbers(node: Any) -> bool:

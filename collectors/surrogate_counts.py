@@ -18,12 +18,13 @@ from spikewatch.observing import Counters, Counts
 
 from .arrays import Array, as_array, count
 from .calls import GOLDEN_RATIO, Call, Subject
-from .hooks import saved_tensors_are_hooked
+from .hooks import keeps_elsewhere, saved_tensors_are_hooked
 from .late_slopes import LateSlopes
 from .sums import Tally, in_full_precision
 from .surrogate import (
     can_be_read_in_part,
     draws_random_numbers,
+    has_effects,
     local_derivative,
     output_shape,
     turns_negative,
@@ -32,8 +33,8 @@ from .surrogate import (
 
 _READ_SLOTS = 8192
 _RANDOM = (
-    "its surrogate gradient draws random numbers. Reading σ′ would change the training's, so σ′ is "
-    "not read"
+    "its surrogate gradient draws random numbers, or changes something when it is called. Reading "
+    "σ′ would change the training, so σ′ is not read"
 )
 
 
@@ -58,7 +59,7 @@ class SurrogateCounts:
         """Read σ′ of one call from its surrogate nodes."""
         if not (call.probed and call.nodes):
             return
-        if saved_tensors_are_hooked():
+        if saved_tensors_are_hooked() or any(map(keeps_elsewhere, call.nodes)):
             for group in _groups_to_read(call):
                 self._late.await_backward(group)
             return
@@ -69,7 +70,7 @@ class SurrogateCounts:
                 self._add(slope, dims)
 
     def _look_at(self, node: Any) -> None:
-        self._safe = not draws_random_numbers(node)
+        self._safe = not (has_effects(node._forward_cls) or draws_random_numbers(node))
         if self._safe:
             self._in_part = can_be_read_in_part(node)
         else:

@@ -17,8 +17,8 @@ from torch import Tensor
 from spikewatch.observing import Counts, OnHost
 
 from .calls import Call, Subject
-from .hooks import saved_tensors_are_hooked
-from .surrogate import derivative_at, draws_random_numbers
+from .hooks import keeps_elsewhere, saved_tensors_are_hooked
+from .surrogate import derivative_at, draws_random_numbers, has_effects
 
 
 # Points on one side of the threshold: fine ones near it, for a width of 0.001 as for one of 50, and
@@ -40,11 +40,11 @@ class SurrogateWidth:
         """Read σ′ of one surrogate at the points."""
         if not (call.probed and call.nodes) or self._slope is not None or self._may is False:
             return
-        if saved_tensors_are_hooked():
+        if saved_tensors_are_hooked() or keeps_elsewhere(call.nodes[0]):
             return
         node = call.nodes[0]
         if self._may is None:
-            self._may = not draws_random_numbers(node)
+            self._may = not (has_effects(node._forward_cls) or draws_random_numbers(node))
         if self._may:
             self._slope = self._read(node)
             self._may = self._slope is not None

@@ -15,7 +15,7 @@ from spikewatch.layers import Layer, named_modules, own_type
 from spikewatch.observing import Counts, Observer, Session
 
 from . import own_products
-from .fan_out import fan_out
+from .fan_out import fan_out, inputs_of_one
 from .hooks import Hook, in_recomputation, why_unreadable
 from .operations import Operations
 from .own_products import WEIGHTED
@@ -77,7 +77,8 @@ class SynapseObserver:
         reach = fan_out(module, x) if x.numel() else None
         if reach is None:
             return
-        self._operations.count(phase, x, reach, n_outputs)
+        n_called = x.numel() // inputs_of_one(module, x)
+        self._operations.count(phase, x, reach, n_outputs, n_called=n_called)
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""

@@ -53,10 +53,6 @@ class MadeNow:
         self._input_metadata: tuple[Tensor, ...] = (call.output,)
         self.saved_tensors = tuple(call.context.to_save or ())
 
-    def apply(self, *gradients: Tensor) -> Any:
-        """The function's backward, of what it is about to save."""
-        return self._forward_cls.backward(self, *gradients)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 

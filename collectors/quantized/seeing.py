@@ -22,7 +22,7 @@ from spikewatch.observing import Session
 from spikewatch.unheard import unheard
 
 from ..hooks import Hook, in_recomputation, why_unreadable
-from ..modes import SeeCalls
+from ..modes import SeeCalls, would_be_fused
 from ..reachable import reaches_compiled
 from .look import Look
 from .operands import (
@@ -109,8 +109,10 @@ class Sight:
         self._session = session
         if not self._handles and (module := self._module()) is not None:
             self._handles = [
-                module.register_forward_pre_hook(Hook(self._before, self)),
-                module.register_forward_hook(Hook(self._after, self), always_call=True),
+                module.register_forward_pre_hook(Hook(self._before, self, handles_modes=True)),
+                module.register_forward_hook(
+                    Hook(self._after, self, handles_modes=True), always_call=True
+                ),
             ]
 
     def stop(self) -> None:
@@ -125,7 +127,7 @@ class Sight:
         if session is None:
             return
         session.touch()
-        observed = session.active and not in_recomputation()
+        observed = session.active and not in_recomputation() and not would_be_fused(module)
         if not (observed or self.always_on):
             return
         try:

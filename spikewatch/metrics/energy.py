@@ -165,19 +165,21 @@ def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
 
     Args:
         rows: Rows of one step by table; those of `energy` are changed in place. `n_leading` there
-            is the size of an input's first axis, summed over calls, and `n_timed_obs` in `timing`
-            the observations of a neuron in the calls that operations were counted in; both are
-            taken out, since they are of no use alone.
+            is the size of an input's first axis, summed over calls, `n_called` how many inputs the
+            layer was given, and `n_timed_obs` in `timing` the observations of a neuron in the calls
+            that operations were counted in; they are taken out, since they are of no use alone.
     """
     energy = rows.get("energy", ())
     leading = [r.pop("n_leading", None) for r in energy]
+    called = [r.pop("n_called", None) for r in energy]
     known = _observed_samples(rows) if rows.get("spikes") else _leading_samples(leading)
     if known is None:
         return
     n_samples, sum_time_steps = known
-    for row, n_leading in zip(energy, leading, strict=True):
-        # A readout of the mean over time runs once a sample, where others run at each step.
-        once = n_leading == n_samples and sum_time_steps in leading
+    for row, n_called in zip(energy, called, strict=True):
+        # A readout of the mean over time runs once a sample, where others run at each step; so does
+        # an encoder that makes a constant current.
+        once = n_called == n_samples and sum_time_steps in called
         row["n_samples"], row["sum_time_steps"] = n_samples, n_samples if once else sum_time_steps
 
 

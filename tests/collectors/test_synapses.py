@@ -83,6 +83,7 @@ def test_a_linear_layer_reaches_all_its_outputs(listen):
         "n_macs": 0,
         "n_dense_macs": 30,
         "n_leading": 2,
+        "n_called": 2,
     }
 
 

@@ -206,16 +206,18 @@ def test_a_readout_of_the_mean_over_time_runs_once_a_sample(watched, stored):
 def test_an_evaluation_at_the_end_is_kept_when_the_model_is_gone(watched, stored):
     def main():
         net = Handed()
-        watched(net)
+        watch = watched(net)
         optimizer = torch.optim.SGD(net.parameters(), 0.1)
         net(torch.rand(BATCH, 20))[0].square().mean().backward()
         optimizer.step()
         net.eval()
         with torch.no_grad():
             net(torch.rand(BATCH, 20))
+        return watch
 
-    main()
+    watch = main()
     gc.collect()
+    watch.close()  # it has ended already; this waits until all is written
     assert timing(stored, "act")["phase"].to_list() == ["train", "eval"]
 
 
@@ -247,7 +249,7 @@ def test_a_model_that_is_a_neuron_itself_is_watched_like_any(watched, stored, ma
         optimizer.step()
     watch.close()
     n_obs = stored("SELECT n_obs FROM spikes")["n_obs"]
-    assert n_obs.len() >= 4
+    assert n_obs.len() >= (1 if every == "auto" else 4)
     assert set(n_obs) == {3 * 5}
 
 
