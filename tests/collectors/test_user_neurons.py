@@ -164,6 +164,32 @@ def test_a_duck_with_real_valued_output_is_dropped_with_a_note(listen):
     assert "many values" in heard.notes[0][1]
 
 
+class Graded(torch.autograd.Function):
+    """Sends the potential itself, where it is over the threshold."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return u * (u > 1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (ctx.saved_tensors[0] > 0)
+
+
+def test_a_layer_that_was_silent_and_then_turns_out_to_make_no_spikes_says_so_once(listen):
+    class Sends(nn.Module):
+        def forward(self, u):
+            return Graded.apply(u)
+
+    net = nn.Sequential(Sends())
+    heard = listen(net)
+    for scale in (0.5, 9.0):
+        net(scale * torch.rand(16, 8, requires_grad=True))
+    assert [x.kind for x in heard.confirmed] == ["spiking", "candidate"]
+    assert heard.confirmed[-1].note.count("not counted") == 1
+
+
 def test_a_plain_network_is_refused_with_what_was_seen_and_what_to_do():
     class Mlp(nn.Module):
         def __init__(self):
