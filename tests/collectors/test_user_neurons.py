@@ -488,6 +488,44 @@ def test_spikes_by_a_straight_through_trick_are_seen_where_there_is_a_threshold(
     assert row["dynamics"]["sum_threshold"] == 1.0
 
 
+@pytest.mark.parametrize("name", ["Vth", "vthr", "thre", "thr"])
+def test_a_learned_threshold_is_read_by_the_short_names_that_repositories_give_it(listen, name):
+    class Neuron(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_parameter(name, nn.Parameter(torch.tensor(0.7)))
+
+        def forward(self, x):
+            theta, u, out = self._parameters[name], torch.zeros_like(x[0]), []
+            for current in x:
+                u = 0.5 * u + current
+                out.append(Spike.apply(u - theta))
+                u = u - out[-1] * theta
+            return torch.stack(out)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), Neuron())
+    heard = listen(net)
+    net(4 * torch.rand(5, 8, 6)).sum().backward()
+    row = heard.tables("1")
+    assert row["dynamics"]["sum_threshold"] == pytest.approx(0.7)
+    assert row["membrane"]["n_membrane"] == row["membrane"]["n_membrane_pre_reset"] > 0
+
+
+@pytest.mark.parametrize("value", [None, "soft", True])
+def test_what_has_the_name_of_a_threshold_and_is_no_number_is_none(listen, value):
+    class Neuron(Heaviside):
+        def __init__(self):
+            super().__init__()
+            self.thr = value
+
+    torch.manual_seed(0)
+    heard = listen(net := nn.Sequential(nn.Linear(6, 16), Neuron(), nn.Linear(16, 16)))
+    net(torch.randn(32, 6)).sum().backward()
+    assert heard.spiking == ["1"]
+    assert "sum_threshold" not in heard.tables("1").get("dynamics", {})
+
+
 class PotentialFirst(nn.Module):
     """Returns its potential before its spikes, which are made without a function."""
 
