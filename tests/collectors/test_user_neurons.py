@@ -526,6 +526,52 @@ def test_what_has_the_name_of_a_threshold_and_is_no_number_is_none(listen, value
     assert "sum_threshold" not in heard.tables("1").get("dynamics", {})
 
 
+class Steps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, low, high):
+        return u.round().clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None, None
+
+
+class OnSteps(nn.Module):
+    """Rounds to the integers from `low` to `high`: times of spikes, or numbers of them."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, u):
+        return Steps.apply(u, self.low, self.high)
+
+
+def test_times_of_spikes_are_no_spikes(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(10), OnSteps(6, 12))
+    heard = listen(net)
+    for shift in (0.0, 9.0):  # at first no neuron fires: all times are the same
+        nn.init.constant_(net[0].bias, shift)
+        net(torch.randn(32, 10)).sum().backward()
+    assert heard.spiking == []
+    assert "never 0" in heard.notes[0][1]
+    assert heard.observers["1"].inner_layers == []
+    assert heard.flush("1", "spikes")["n_obs"] == 32  # of the first call, as of a silent layer
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 4), (0, 1)])
+def test_a_layer_that_fires_everywhere_at_first_is_counted_all_the_same(listen, low, high):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(10), OnSteps(low, high))
+    heard = listen(net)
+    for shift in (5.0, 0.0):
+        nn.init.constant_(net[0].bias, shift)
+        net(torch.randn(32, 10)).sum().backward()
+    assert heard.spiking == ["1"]
+    assert heard.flush("1", "spikes")["n_obs"] == 64
+
+
 class PotentialFirst(nn.Module):
     """Returns its potential before its spikes, which are made without a function."""
 
