@@ -8,7 +8,8 @@
 * A sample starts where a cell is called without a state, or with a fresh one.
 * Decays by 1 − Δt/τ (Norse integrates by Euler's method); neurons with an exponential term, and
   those without a leak, have no single factor.
-* The state holds the potential after the reset. Parameters are rarely trainable; those that are
+* The state holds the potential after the reset; that of an adaptive neuron (LSNN) its threshold b
+  as well, of which `v_th` is the value at rest. Parameters are rarely trainable; those that are
   stand in `p`, not in the module.
 """
 
@@ -32,6 +33,8 @@ from .reading import argument, is_fresh, plain, with_numbers
 
 _MODULE = "norse.torch.module.snn."
 _CELLS = {_MODULE + name for name in ("SNNCell", "SNNRecurrentCell")}
+_LSNN = "norse.torch.module.lsnn."
+_ADAPTIVE = {_LSNN + name for name in ("LSNNCell", "LSNNRecurrentCell", "LSNN", "LSNNRecurrent")}
 _SEQUENCES = {_MODULE + name for name in ("SNN", "SNNRecurrent")}
 
 
@@ -95,10 +98,20 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         spikes = spikes[-1]
     if v.shape != spikes.shape:
         return None
+    if _ADAPTIVE.intersection(qualified_names(type(module))) and hasattr(held, "b"):
+        v = _from_base(v, held.b.detach(), spikes, module.p)
     told = _dynamics(module)
     if told.reset != "subtract" or told.threshold is None:
         return Membrane(v, pre_reset=False)
     return Membrane(v + spikes * told.threshold, pre_reset=True)
+
+
+def _from_base(v: Tensor, b: Tensor, spikes: Tensor, p: Any) -> Tensor:
+    """Potentials as far from `v_th` as they are from the threshold b that they were held against.
+
+    b has taken a step of β since then where the neuron has fired.
+    """
+    return v - (b - spikes * plain(p.beta)) + plain(p.v_th)
 
 
 LIBRARY = Library(

@@ -146,6 +146,35 @@ def test_a_reset_by_subtraction_is_undone_and_one_to_a_value_is_not(told, dynami
     assert dynamics(cell).reset == ("subtract" if subtracts else "zero")
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_potential_is_measured_from_the_threshold_that_has_adapted(told, recurrent):
+    torch.manual_seed(0)
+    p = norse.LSNNParameters(v_th=torch.tensor(0.3), tau_adapt_inv=torch.tensor(5.0))
+    cell = norse.LSNNRecurrentCell(3, 3, p=p) if recurrent else norse.LSNNCell(p=p)
+    seen, state = told(cell), None
+    for x in 30 * torch.rand(40, 8, 3, requires_grad=True):
+        _, state = cell(x, state)
+    fired = torch.stack(seen.spikes) > 0
+    assert 0 < fired.float().mean() < 1
+    assert state.b.max() > 1
+    distance = seen.potentials - 0.3
+    torch.testing.assert_close(distance[~fired], torch.stack(seen.saved)[~fired])
+    assert (distance < 0).all()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_thresholds_that_adapt_are_known_for_a_whole_sequence(told, recorded):
+    torch.manual_seed(0)
+    sequence = norse.LSNN(record_states=recorded)
+    seen = told(sequence)
+    sequence(30 * torch.rand(40, 8, 3, requires_grad=True))
+    steps = slice(None) if recorded else -1
+    distance, saved = seen.membranes[0].potential - 1, torch.stack(seen.saved)[steps]
+    silent = seen.spikes[0][steps] == 0
+    assert silent.any()
+    torch.testing.assert_close(distance[silent], saved[silent])
+
+
 def test_of_a_sequence_the_potential_is_the_last_or_all_that_are_recorded(told):
     torch.manual_seed(0)
     x = 30 * torch.rand(6, 2, 3)
