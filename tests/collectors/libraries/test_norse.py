@@ -3,7 +3,10 @@
 import norse.torch as norse
 import pytest
 import torch
+from norse.torch.functional.coba_lif import CobaLIFParameters
 from norse.torch.functional.reset import reset_subtract, reset_value
+from norse.torch.module.coba_lif import CobaLIFCell
+from norse.torch.module.lif_correlation import LIFCorrelation
 from torch import nn
 
 
@@ -201,3 +204,37 @@ def test_refractory_neurons_are_found_and_stay_silent_for_their_time(listen, tol
     at_spikes = 1 / (1 + torch.stack(seen.saved).abs()).square()
     assert tables["gradients"]["n_sg"] == 60
     assert tables["gradients"]["sum_sg"] == pytest.approx(at_spikes.sum().item(), rel=1e-5)
+
+
+def test_a_cell_with_conductances_is_norses_and_has_no_single_decay(listen, told, dynamics):
+    torch.manual_seed(0)
+    p = CobaLIFParameters(v_thresh=torch.tensor(-15.0))
+    cell = CobaLIFCell(8, 5, p=p)
+    heard, seen, state = listen(nn.Sequential(cell)), told(cell), None
+    for x in 100 * torch.rand(6, 2, 8):
+        spikes, state = cell(x, state)
+        # In Norse 1.1 only the spikes of the cell itself reach its conductances.
+        state = state._replace(z=torch.ones(2, 5))
+    tables = heard.tables("0")
+    assert seen.starts == [True, *[False] * 5]
+    assert tables["spikes"]["n_obs"] == 12
+    assert tables["spikes"]["n_spikes"] == torch.stack(seen.spikes).sum() > 0
+    assert {m.pre_reset for m in seen.membranes} == {False}
+    found = dynamics(cell)
+    assert (found.threshold, found.decay, found.reset) == (-15.0, None, "zero")
+
+
+def test_a_cell_that_is_given_its_weights_is_found(listen, told, dynamics):
+    torch.manual_seed(0)
+    cell = LIFCorrelation(6, 5)
+    heard, seen, state = listen(nn.Sequential(cell)), told(cell), None
+    w, r = (torch.rand(5, n, requires_grad=True) for n in (6, 5))
+    for x in 20 * torch.rand(7, 1, 6):  # Norse takes one sample only
+        _, state = cell(x, w, r, state)
+    tables = heard.tables("0")
+    assert seen.starts == [True, *[False] * 6]
+    assert tables["spikes"]["n_obs"] == 7
+    assert tables["spikes"]["n_spikes"] == torch.stack(seen.spikes).sum() > 0
+    silent = torch.stack(seen.spikes) == 0
+    torch.testing.assert_close(seen.potentials[silent], torch.stack(seen.saved)[silent] + 1)
+    assert (dynamics(cell).threshold, dynamics(cell).decay) == (1.0, pytest.approx(0.9))
