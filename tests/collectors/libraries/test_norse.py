@@ -212,7 +212,7 @@ def test_a_cell_with_conductances_is_norses_and_has_no_single_decay(listen, told
     cell = CobaLIFCell(8, 5, p=p)
     heard, seen, state = listen(nn.Sequential(cell)), told(cell), None
     for x in 100 * torch.rand(6, 2, 8):
-        spikes, state = cell(x, state)
+        _, state = cell(x, state)
         # In Norse 1.1 only the spikes of the cell itself reach its conductances.
         state = state._replace(z=torch.ones(2, 5))
     tables = heard.tables("0")
