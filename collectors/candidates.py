@@ -40,14 +40,16 @@ class Candidate:
 
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
-    have both signs and no silence, are no spikes. Of those that only have a threshold the output
-    has to be spikes without doubt, and the input not to be. Of a library's neuron within another
-    one nothing has to be found out, but what it makes is not made by the outer one. Nodes are told
-    apart by themselves and held weakly: the number of one that is freed is soon another's.
+    have both signs and no silence, are no spikes, nor are times of spikes. Of those that only have
+    a threshold the output has to be spikes without doubt, and the input not to be. Of a library's
+    neuron within another one nothing has to be found out, but what it makes is not made by the
+    outer one. Nodes are told apart by themselves and held weakly: the number of one that is freed
+    is soon another's.
     """
 
     def __init__(self, *, found_by: Evidence, claims: WeakSet[Any]) -> None:
         self._found_by = found_by
+        self._may_all_fire = found_by != "code"
         self._claims = claims
         self.sure = False
         self.why = ""
@@ -87,15 +89,16 @@ class Candidate:
         if _is_network(own, made):
             self.why = "it is made of several layers, or returns some of its spikes only"
             return "no"
-        verdict = looks_like_spikes(spikes)
+        verdict = looks_like_spikes(spikes, may_all_fire=self._may_all_fire)
         if by == "threshold" and verdict is not False:
-            if any(looks_like_spikes(t) for t in inputs):
+            if any(looks_like_spikes(t, may_all_fire=True) for t in inputs):
                 self.why = "it is called with spikes"
                 return "no"
             if verdict is None:
                 return "wait"
         if verdict is False:
-            self.why = "its output takes many values"
+            never = ", and is never 0" if not self._may_all_fire and bool(spikes.all()) else ""
+            self.why = f"its output takes many values{never}"
             return "no"
         if by != "class" and verdict and _is_sign(spikes):
             self.why = "its output is ±1 and never 0"
@@ -135,7 +138,11 @@ class Named:
         return (output[place], *output[:place], *output[place + 1 :])
 
     def _look(self, output: Sequence[Any], tell: Callable[[str], None]) -> None:
-        looks = {i: looks_like_spikes(x) for i, x in enumerate(output) if _has_values(x)}
+        looks = {
+            i: looks_like_spikes(x, may_all_fire=True)
+            for i, x in enumerate(output)
+            if _has_values(x)
+        }
         first = looks.get(0, False if not isinstance(output[0], Tensor) else None)
         able = [i for i, look in looks.items() if look is not False]
         if first is not False:

@@ -319,5 +319,5 @@ class SpikeObserver:
             why += ". What functions make within it is counted, where it is spikes"
         session.note(self.layer.name, why)
         if self.layer.kind == "spiking":  # as it was stored, when it was found
-            self.layer = replace(self.layer, kind="candidate", note=f"not counted: {why}")
+            self.layer = replace(self.layer, kind="candidate", note=why)
             session.confirm(self.layer)

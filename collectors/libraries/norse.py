@@ -1,14 +1,15 @@
 """Norse 1.1: cells, and the modules that loop over time.
 
-* Recognised by the bases in `norse.torch.module.snn`, whose parameters `p` (or a part of them, in
-  refractory neurons) have a threshold: leaky integrators (`LI`, `LICell`, `LIBoxCell`) share the
-  bases and have none.
+* Recognised by the bases in `norse.torch.module.snn`, or as one of the two cells without a base,
+  where the parameters `p` (or a part of them, in refractory neurons) have a threshold: leaky
+  integrators (`LI`, `LICell`, `LIBoxCell`) share the bases and have none.
 * Returns `(spikes, state)`. A cell is called for each time step, [B, *]; `SNN` and `SNNRecurrent`
   get the sequence, [T, B, *].
 * A sample starts where a cell is called without a state, or with a fresh one.
 * Decays by 1 − Δt/τ (Norse integrates by Euler's method); neurons with an exponential term, and
   those without a leak, have no single factor.
-* The state holds the potential after the reset. Parameters are rarely trainable; those that are
+* The state holds the potential after the reset; that of an adaptive neuron (LSNN) its threshold b
+  as well, of which `v_th` is the value at rest. Parameters are rarely trainable; those that are
   stand in `p`, not in the module.
 """
 
@@ -31,14 +32,26 @@ from .reading import argument, is_fresh, plain, with_numbers
 
 
 _MODULE = "norse.torch.module.snn."
-_CELLS = {_MODULE + name for name in ("SNNCell", "SNNRecurrentCell")}
+_CELLS = {_MODULE + name for name in ("SNNCell", "SNNRecurrentCell")} | {
+    "norse.torch.module.coba_lif.CobaLIFCell",
+    "norse.torch.module.lif_correlation.LIFCorrelation",
+}
+_THRESHOLDS = ("v_th", "v_thresh")
+_LSNN = "norse.torch.module.lsnn."
+_ADAPTIVE = {_LSNN + name for name in ("LSNNCell", "LSNNRecurrentCell", "LSNN", "LSNNRecurrent")}
 _SEQUENCES = {_MODULE + name for name in ("SNN", "SNNRecurrent")}
 
 
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
     if not (_CELLS | _SEQUENCES).intersection(names):
         return None
-    return _with("v_th", getattr(module, "p", None)) is not None
+    return _parameters(module) is not None
+
+
+def _parameters(module: nn.Module) -> Any:
+    """Those of `p` that have the threshold; None if there is none."""
+    p = getattr(module, "p", None)
+    return next((q for name in _THRESHOLDS if (q := _with(name, p)) is not None), None)
 
 
 def _with(field: str, values: Any) -> Any:
@@ -63,10 +76,10 @@ def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _dynamics(module: nn.Module) -> Dynamics:
-    p = _with("v_th", getattr(module, "p", None))
+    p = _parameters(module)
     reset = getattr(getattr(p, "reset_method", None), "__name__", "")
     return Dynamics(
-        threshold=plain(p.v_th),
+        threshold=plain(p.v_th if hasattr(p, "v_th") else p.v_thresh),
         decay=_decay(p, getattr(module, "dt", None)),
         reset="subtract" if "subtract" in reset else "zero",
         reset_to=None if "subtract" in reset else plain(getattr(p, "v_reset", None)),
@@ -95,10 +108,20 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         spikes = spikes[-1]
     if v.shape != spikes.shape:
         return None
+    if _ADAPTIVE.intersection(qualified_names(type(module))) and hasattr(held, "b"):
+        v = _from_base(v, held.b.detach(), spikes, module.p)
     told = _dynamics(module)
     if told.reset != "subtract" or told.threshold is None:
         return Membrane(v, pre_reset=False)
     return Membrane(v + spikes * told.threshold, pre_reset=True)
+
+
+def _from_base(v: Tensor, b: Tensor, spikes: Tensor, p: Any) -> Tensor:
+    """Potentials as far from `v_th` as they are from the threshold b that they were held against.
+
+    b has taken a step of β since then where the neuron has fired.
+    """
+    return v - (b - spikes * plain(p.beta)) + plain(p.v_th)
 
 
 LIBRARY = Library(

@@ -29,6 +29,7 @@ from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
 THRESHOLDS = (
     "threshold", "v_threshold", "spike_threshold", "thresh", "_threshold", "v_th", "V_th", "vth",
+    "Vth", "vthr", "thre", "thr",
 )  # fmt: skip
 STATES = ("mem", "v", "v_mem", "vmem", "voltage_state", "membrane", "membrane_potential", "u")
 _DECAYS = ("decay", "mem_decay", "v_decay")

@@ -164,6 +164,32 @@ def test_a_duck_with_real_valued_output_is_dropped_with_a_note(listen):
     assert "many values" in heard.notes[0][1]
 
 
+class Graded(torch.autograd.Function):
+    """Sends the potential itself, where it is over the threshold."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return u * (u > 1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (ctx.saved_tensors[0] > 0)
+
+
+def test_a_layer_that_was_silent_and_then_turns_out_to_make_no_spikes_says_so_once(listen):
+    class Sends(nn.Module):
+        def forward(self, u):
+            return Graded.apply(u)
+
+    net = nn.Sequential(Sends())
+    heard = listen(net)
+    for scale in (0.5, 9.0):
+        net(scale * torch.rand(16, 8, requires_grad=True))
+    assert [x.kind for x in heard.confirmed] == ["spiking", "candidate"]
+    assert heard.confirmed[-1].note.count("not counted") == 1
+
+
 def test_a_plain_network_is_refused_with_what_was_seen_and_what_to_do():
     class Mlp(nn.Module):
         def __init__(self):
@@ -460,6 +486,90 @@ def test_spikes_by_a_straight_through_trick_are_seen_where_there_is_a_threshold(
     assert row["spikes"]["n_positive"] > 0 < row["spikes"]["n_spikes"] - row["spikes"]["n_positive"]
     assert row["amplitudes"]["sum_amplitude"] == pytest.approx(0.7)
     assert row["dynamics"]["sum_threshold"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["Vth", "vthr", "thre", "thr"])
+def test_a_learned_threshold_is_read_by_the_short_names_that_repositories_give_it(listen, name):
+    class Neuron(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_parameter(name, nn.Parameter(torch.tensor(0.7)))
+
+        def forward(self, x):
+            theta, u, out = self._parameters[name], torch.zeros_like(x[0]), []
+            for current in x:
+                u = 0.5 * u + current
+                out.append(Spike.apply(u - theta))
+                u = u - out[-1] * theta
+            return torch.stack(out)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), Neuron())
+    heard = listen(net)
+    net(4 * torch.rand(5, 8, 6)).sum().backward()
+    row = heard.tables("1")
+    assert row["dynamics"]["sum_threshold"] == pytest.approx(0.7)
+    assert row["membrane"]["n_membrane"] == row["membrane"]["n_membrane_pre_reset"] > 0
+
+
+@pytest.mark.parametrize("value", [None, "soft", True])
+def test_what_has_the_name_of_a_threshold_and_is_no_number_is_none(listen, value):
+    class Neuron(Heaviside):
+        def __init__(self):
+            super().__init__()
+            self.thr = value
+
+    torch.manual_seed(0)
+    heard = listen(net := nn.Sequential(nn.Linear(6, 16), Neuron(), nn.Linear(16, 16)))
+    net(torch.randn(32, 6)).sum().backward()
+    assert heard.spiking == ["1"]
+    assert "sum_threshold" not in heard.tables("1").get("dynamics", {})
+
+
+class Steps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, low, high):
+        return u.round().clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None, None
+
+
+class OnSteps(nn.Module):
+    """Rounds to the integers from `low` to `high`: times of spikes, or numbers of them."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, u):
+        return Steps.apply(u, self.low, self.high)
+
+
+def test_times_of_spikes_are_no_spikes(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(10), OnSteps(6, 12))
+    heard = listen(net)
+    for shift in (0.0, 9.0):  # at first no neuron fires: all times are the same
+        nn.init.constant_(net[0].bias, shift)
+        net(torch.randn(32, 10)).sum().backward()
+    assert heard.spiking == []
+    assert "never 0" in heard.notes[0][1]
+    assert heard.observers["1"].inner_layers == []
+    assert heard.flush("1", "spikes")["n_obs"] == 32  # of the first call, as of a silent layer
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 4), (0, 1)])
+def test_a_layer_that_fires_everywhere_at_first_is_counted_all_the_same(listen, low, high):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(10), OnSteps(low, high))
+    heard = listen(net)
+    for shift in (5.0, 0.0):
+        nn.init.constant_(net[0].bias, shift)
+        net(torch.randn(32, 10)).sum().backward()
+    assert heard.spiking == ["1"]
+    assert heard.flush("1", "spikes")["n_obs"] == 64
 
 
 class PotentialFirst(nn.Module):

@@ -3,7 +3,10 @@
 import norse.torch as norse
 import pytest
 import torch
+from norse.torch.functional.coba_lif import CobaLIFParameters
 from norse.torch.functional.reset import reset_subtract, reset_value
+from norse.torch.module.coba_lif import CobaLIFCell
+from norse.torch.module.lif_correlation import LIFCorrelation
 from torch import nn
 
 
@@ -146,6 +149,35 @@ def test_a_reset_by_subtraction_is_undone_and_one_to_a_value_is_not(told, dynami
     assert dynamics(cell).reset == ("subtract" if subtracts else "zero")
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_potential_is_measured_from_the_threshold_that_has_adapted(told, recurrent):
+    torch.manual_seed(0)
+    p = norse.LSNNParameters(v_th=torch.tensor(0.3), tau_adapt_inv=torch.tensor(5.0))
+    cell = norse.LSNNRecurrentCell(3, 3, p=p) if recurrent else norse.LSNNCell(p=p)
+    seen, state = told(cell), None
+    for x in 30 * torch.rand(40, 8, 3, requires_grad=True):
+        _, state = cell(x, state)
+    fired = torch.stack(seen.spikes) > 0
+    assert 0 < fired.float().mean() < 1
+    assert state.b.max() > 1
+    distance = seen.potentials - 0.3
+    torch.testing.assert_close(distance[~fired], torch.stack(seen.saved)[~fired])
+    assert (distance < 0).all()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_thresholds_that_adapt_are_known_for_a_whole_sequence(told, recorded):
+    torch.manual_seed(0)
+    sequence = norse.LSNN(record_states=recorded)
+    seen = told(sequence)
+    sequence(30 * torch.rand(40, 8, 3, requires_grad=True))
+    steps = slice(None) if recorded else -1
+    distance, saved = seen.membranes[0].potential - 1, torch.stack(seen.saved)[steps]
+    silent = seen.spikes[0][steps] == 0
+    assert silent.any()
+    torch.testing.assert_close(distance[silent], saved[silent])
+
+
 def test_of_a_sequence_the_potential_is_the_last_or_all_that_are_recorded(told):
     torch.manual_seed(0)
     x = 30 * torch.rand(6, 2, 3)
@@ -172,3 +204,37 @@ def test_refractory_neurons_are_found_and_stay_silent_for_their_time(listen, tol
     at_spikes = 1 / (1 + torch.stack(seen.saved).abs()).square()
     assert tables["gradients"]["n_sg"] == 60
     assert tables["gradients"]["sum_sg"] == pytest.approx(at_spikes.sum().item(), rel=1e-5)
+
+
+def test_a_cell_with_conductances_is_norses_and_has_no_single_decay(listen, told, dynamics):
+    torch.manual_seed(0)
+    p = CobaLIFParameters(v_thresh=torch.tensor(-15.0))
+    cell = CobaLIFCell(8, 5, p=p)
+    heard, seen, state = listen(nn.Sequential(cell)), told(cell), None
+    for x in 100 * torch.rand(6, 2, 8):
+        _, state = cell(x, state)
+        # In Norse 1.1 only the spikes of the cell itself reach its conductances.
+        state = state._replace(z=torch.ones(2, 5))
+    tables = heard.tables("0")
+    assert seen.starts == [True, *[False] * 5]
+    assert tables["spikes"]["n_obs"] == 12
+    assert tables["spikes"]["n_spikes"] == torch.stack(seen.spikes).sum() > 0
+    assert {m.pre_reset for m in seen.membranes} == {False}
+    found = dynamics(cell)
+    assert (found.threshold, found.decay, found.reset) == (-15.0, None, "zero")
+
+
+def test_a_cell_that_is_given_its_weights_is_found(listen, told, dynamics):
+    torch.manual_seed(0)
+    cell = LIFCorrelation(6, 5)
+    heard, seen, state = listen(nn.Sequential(cell)), told(cell), None
+    w, r = (torch.rand(5, n, requires_grad=True) for n in (6, 5))
+    for x in 20 * torch.rand(7, 1, 6):  # Norse takes one sample only
+        _, state = cell(x, w, r, state)
+    tables = heard.tables("0")
+    assert seen.starts == [True, *[False] * 6]
+    assert tables["spikes"]["n_obs"] == 7
+    assert tables["spikes"]["n_spikes"] == torch.stack(seen.spikes).sum() > 0
+    silent = torch.stack(seen.spikes) == 0
+    torch.testing.assert_close(seen.potentials[silent], torch.stack(seen.saved)[silent] + 1)
+    assert (dynamics(cell).threshold, dynamics(cell).decay) == (1.0, pytest.approx(0.9))

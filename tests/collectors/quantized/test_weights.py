@@ -157,6 +157,11 @@ def test_groups_with_scales_of_their_own_are_recognised():
         (torch.randn(4000), False),
         (torch.relu(torch.randn(4000)), False),
         (torch.relu(torch.randn(40)), False),
+        (torch.ones(4000), True),
+        (torch.full((4000,), 20.0), None),
+        (torch.randint(1, 5, (4000,)), None),
+        (torch.randint(2, 5, (4000,)), None),
+        (torch.randint(6, 14, (4000,)), False),
     ],
 )
 def test_spikes_have_zeros_and_few_levels(values, spikes):
