@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
-_FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
+FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
 def would_be_fused(module: nn.Module) -> bool:
@@ -18,7 +18,7 @@ def would_be_fused(module: nn.Module) -> bool:
     Its attention does so in evaluations, but under no mode.
     """
     trains = module.training and torch.is_grad_enabled()
-    return not trains and any(isinstance(m, _FUSED) for m in nn.Module.modules(module))
+    return not trains and any(isinstance(m, FUSED) for m in nn.Module.modules(module))
 
 
 class SeeCalls(TorchFunctionMode):

@@ -17,6 +17,7 @@ from spikewatch.observing import Counts, Observer, Session
 from . import own_products
 from .fan_out import fan_out, inputs_of_one
 from .hooks import Hook, in_recomputation, why_unreadable
+from .modes import FUSED
 from .operations import Operations
 from .own_products import WEIGHTED
 from .quantized.pairs import half_of_pair
@@ -30,7 +31,10 @@ def find(
 ) -> Sequence[Observer]:
     """An observer for each Linear and Conv layer, and each module that multiplies by itself."""
     modules = {n: m for n, m in named_modules(model).items() if n not in taken}
-    layers = [SynapseObserver(n, m) for n, m in modules.items() if isinstance(m, WEIGHTED)]
+    # A hook within torch's own attention would keep it from running by fused code in evaluations.
+    fused = {id(p) for m in modules.values() if isinstance(m, FUSED) for p in nn.Module.modules(m)}
+    free = {n: m for n, m in modules.items() if id(m) not in fused}
+    layers = [SynapseObserver(n, m) for n, m in free.items() if isinstance(m, WEIGHTED)]
     return [*layers, *own_products.find(modules)]
 
 

@@ -38,7 +38,7 @@ What a module multiplies by itself is counted as well: a weight that it keeps an
 as in attention. The spikes of one side drive such a product: each reaches the outputs that it has a
 partner for, be that 0 or not. Where both sides spike, the one that reaches less does; where none
 does, all multiply, also what a mask leaves out afterwards. Not counted: products element by
-element, look-ups in embeddings, and the recurrent and attention layers of torch itself.
+element, look-ups in embeddings, and the recurrent, attention and encoder layers of torch itself.
 """
 
 from collections.abc import Mapping, Sequence
