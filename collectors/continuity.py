@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .calls import Call
-from .surrogate import output_shape
+from .surrogate import MOVES, output_shape
 
 
 # From a spike to the potential that made it: a difference from the threshold, a scaling.
@@ -43,7 +43,10 @@ class Continuity:
 
 
 def _upstream(node: Any, most: int) -> Iterator[Any]:
-    """The node, and what is nearest before it, of the same shape: weights and leaves are not."""
+    """The node, and what is nearest before it, of the same shape: weights and leaves are not.
+
+    States may be packed into one tensor on the way, by operations that only move elements.
+    """
     shape, seen = output_shape(node), {node}
     waiting = [node]
     for node in waiting:  # which grows
@@ -51,7 +54,11 @@ def _upstream(node: Any, most: int) -> Iterator[Any]:
         for parent, _ in node.next_functions:
             if parent is None or parent in seen or len(seen) >= most:
                 continue
-            if hasattr(parent, "variable") or output_shape(parent) != shape:
+            if hasattr(parent, "variable") or not _is_alike(parent, shape):
                 continue
             seen.add(parent)
             waiting.append(parent)
+
+
+def _is_alike(node: Any, shape: tuple[int, ...]) -> bool:
+    return output_shape(node) == shape or any(move in node.name() for move in MOVES)

@@ -74,6 +74,8 @@ class SpikeObserver:
         )
         self.called: bool | None = False
         self.always_on = False
+        self.waits = False
+        """Whether it was called, and nothing could be said yet of what it makes."""
         self.of_the_model = ""
         """What is to be told, once, of the model as a whole."""
         self._module = weakref.ref(found.module)
@@ -295,6 +297,7 @@ class SpikeObserver:
         made = {} if self._ear is None else self._ear.made
         with torch.no_grad():
             verdict = self._candidate.judge(args, spikes, nodes, made)
+        self.waits = verdict == "wait"
         if verdict == "no":
             self._reject(session)
         elif verdict == "yes":

@@ -23,7 +23,7 @@ from torch import Tensor
 
 _PYTHON_NODE = torch.autograd.function.BackwardCFunction
 # Operations that only move elements: walking through them costs no hop.
-_MOVES = (
+MOVES = (
     "Stack", "Cat", "CopySlices", "Select", "Slice", "View", "Reshape", "Permute", "Transpose",
     "Unsqueeze", "Squeeze", "Unbind", "Clone", "Expand", "ToCopy",
 )  # fmt: skip
@@ -54,7 +54,7 @@ def surrogate_nodes(spikes: Tensor) -> list[Any]:
             found.append(node)
             continue
         name = node.name()
-        if not isinstance(node, _PYTHON_NODE) and not any(move in name for move in _MOVES):
+        if not isinstance(node, _PYTHON_NODE) and not any(move in name for move in MOVES):
             if not name.startswith(_SCALINGS) or scalings == _MAX_SCALINGS:
                 continue
             scalings += 1

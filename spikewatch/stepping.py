@@ -66,6 +66,7 @@ class Stepping:
         self.always_on = False
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
+        self._undecided = True  # whether any of the layers makes spikes
         self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._in_step = False  # the latest of them trains, and all was done that it asks for
@@ -291,9 +292,14 @@ class Stepping:
             session.fault("", error)
 
     def _tell_what_is_unseen(self) -> None:
-        if self.session.step == self.first_step and all(x.kind == "candidate" for x in self.layers):
-            self.session.note("", NOTHING_FOUND, aloud=True)
-        elif self._sees:
+        if self._undecided and all(x.kind == "candidate" for x in self.layers):
+            # Without gradients, as where an actor only acts, it cannot be told yet.
+            self._undecided = any(getattr(x, "waits", False) for x in self._observers)
+            if not self._undecided:
+                self.session.note("", NOTHING_FOUND, aloud=True)
+            return
+        self._undecided = False
+        if self._sees:
             self._unseen.after_step(self._observers)
 
     def _see_nothing(self) -> None:

@@ -38,9 +38,11 @@ class Pass:
 
     Attributes:
         made: By the node that made it, what was made until now; only until it is settled.
+        trains: Whether gradients are enabled around it; None where its beginning was not seen.
     """
 
     made: WeakKeyDictionary[Any, Made] = field(default_factory=WeakKeyDictionary)
+    trains: bool | None = None
 
 
 class InnerLayer:
@@ -183,8 +185,10 @@ class Inside:
             module=module,
         )
         # A function's forward runs without gradients, whatever the mode around it.
-        trains = call.has_graph or (module is not None and module.training)
-        with torch.set_grad_enabled(trains):
+        trains = running.trains
+        if trains is None:
+            trains = module is not None and module.training
+        with torch.set_grad_enabled(call.has_graph or trains):
             inner.reader.read(session, made)
 
     def _drop(self, function: Any) -> None:

@@ -74,7 +74,7 @@ class Ear:
             self._running.stop(self)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        self._running.stack.append((self, Pass()))
+        self._running.stack.append((self, Pass(trains=torch.is_grad_enabled())))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
         stack = self._running.stack

@@ -186,3 +186,46 @@ def test_an_evaluation_amid_a_step_leaves_that_its_readings(net, tmp_path):
     assert got.height >= 9
     assert got["step"].max() == 15
     assert got["n_membrane"].n_unique() <= 2  # the first step is read at each time step
+
+
+class Act(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > 0.5).float()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ((ctx.saved_tensors[0] - 0.5).abs() < 0.5)
+
+
+class Actor(nn.Module):
+    """Neurons that are functions."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return sum(Act.apply(self.fc2(Act.apply(self.fc1(x)))) for _ in range(5)) / 5
+
+
+def test_what_an_actor_does_without_gradients_is_an_evaluation_and_is_told_in_time(
+    tmp_path, caplog
+):
+    net = nn.ModuleDict({"actor": Actor(), "critic": nn.Linear(12, 1)})
+    first, second = (torch.optim.SGD(net[n].parameters(), 1e-2) for n in ("critic", "actor"))
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        for _ in range(4):
+            x = 2 * torch.rand(4, 8)
+            with torch.no_grad():
+                action = net["actor"](x)
+            net["critic"](torch.cat([x, action], 1)).square().mean().backward()
+            first.step()
+            x = 2 * torch.rand(6, 8)
+            net["critic"](torch.cat([x, net["actor"](x)], 1)).mean().backward()
+            second.step()
+    got = rows(tmp_path, "SELECT DISTINCT phase, n_obs FROM spikes WHERE step > 1 ORDER BY phase")
+    assert got.rows() == [("eval", 4 * 5), ("train", 6 * 5)]
+    assert "no layer made spikes" not in caplog.text

@@ -35,11 +35,19 @@ class HandedState(nn.Module):
         return s, (u, s)
 
 
+class PackedState(HandedState):
+    """The same with one tensor for all that it hands on."""
+
+    def forward(self, x, carried=None):
+        s, carried = super().forward(x, None if carried is None else carried.unbind(0))
+        return s, torch.stack(carried)
+
+
 class Handed(nn.Module):
-    def __init__(self):
+    def __init__(self, neuron=HandedState):
         super().__init__()
         torch.manual_seed(0)
-        self.fc1, self.act, self.fc2 = nn.Linear(20, 30), HandedState(), nn.Linear(30, 4)
+        self.fc1, self.act, self.fc2 = nn.Linear(20, 30), neuron(), nn.Linear(30, 4)
 
     def forward(self, x, carried=None):
         s, carried = self.act(2 * self.fc1(x), carried)
@@ -59,8 +67,11 @@ def first_spikes(spikes):
     return fired.sum().item(), (spikes != 0).float().argmax(0)[fired].sum().item()
 
 
-def test_a_potential_that_comes_from_the_call_before_goes_on_with_its_sample(watched, stored):
-    net, seen = Handed(), []
+@pytest.mark.parametrize("neuron", [HandedState, PackedState])
+def test_a_potential_that_comes_from_the_call_before_goes_on_with_its_sample(
+    watched, stored, neuron
+):
+    net, seen = Handed(neuron), []
     net.act.register_forward_hook(lambda _m, _a, out: seen.append(out[0].detach()))
     watch = watched(net)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
