@@ -7,6 +7,7 @@ class turns into an inert copy instead.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -63,8 +64,9 @@ class Hook:
         """One for the model itself, which knows calls that nothing is to be done for."""
         return RootHook(body, owner)
 
-    def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
-        return (Hook, ())
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # What takes anything and does nothing, and is there where a model is loaded without us.
+        return (getattr, (nullcontext(), "__exit__"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
         return Hook()

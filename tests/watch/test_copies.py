@@ -18,7 +18,7 @@ import spikewatch
 from spikewatch.zoo.digits import DigitsNet
 
 from .conftest import train
-from .little_nets import build, fit
+from .little_nets import OwnNeuron, build, fit
 
 
 def digits_step(net):
@@ -207,3 +207,13 @@ def test_a_hook_of_ours_in_a_copy_holds_nothing_of_the_watch(watched):
     for module in copy.deepcopy(net).modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             assert all(hook._body is None for hook in hooks.values())
+
+
+def test_a_model_that_was_saved_while_it_was_watched_is_loaded_without_us(watched):
+    net = nn.Sequential(nn.Linear(8, 6), OwnNeuron())
+    watched(net)
+    net(torch.rand(3, 8)).sum().backward()
+    whole = pickle.dumps(net)
+    assert b"spikewatch" not in whole
+    x = torch.rand(3, 8)
+    assert torch.equal(pickle.loads(whole)(x), net(x))
