@@ -12,6 +12,7 @@ would never be looked at again, just when it is ill: many forward passes without
 """
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -34,6 +35,39 @@ class Root(Protocol):
 
     n_free: int
     """So many of the next forward passes in training it only counts, by taking one off."""
+
+
+class _Clocks:
+    """All that run, behind one hook of torch's: it calls those while others may come and go.
+
+    A model may be attached in another thread, or freed within a hook of ours, while torch goes
+    through its hooks; these must not change then.
+    """
+
+    def __init__(self) -> None:
+        self._clocks: tuple[StepClock, ...] = ()
+        self._handle: Any = None
+        self._lock = threading.RLock()  # the garbage collector may come in between
+
+    def add(self, clock: "StepClock") -> None:
+        with self._lock:
+            self._clocks += (clock,)
+            if self._handle is None:
+                self._handle = register_optimizer_step_post_hook(self._after)
+
+    def remove(self, clock: "StepClock") -> None:
+        with self._lock:
+            self._clocks = tuple(c for c in self._clocks if c is not clock)
+            if not self._clocks and self._handle is not None:
+                self._handle.remove()
+                self._handle = None
+
+    def _after(self, optimizer: Optimizer, *_: Any) -> None:
+        for clock in self._clocks:
+            clock.after_optimizer(optimizer)
+
+
+_ALL = _Clocks()
 
 
 class StepClock:
@@ -67,11 +101,11 @@ class StepClock:
         self._most_forwards = 0  # of one that the optimizer ended
         self._look_again_at = 1
         self._fresh = False  # by the forward passes that the root's hook does not count by itself
-        self._handle = register_optimizer_step_post_hook(self._after_optimizer)
+        _ALL.add(self)
 
     def stop(self) -> None:
-        """Take the global optimizer hook off."""
-        self._handle.remove()
+        """Hear of no more steps."""
+        _ALL.remove(self)
 
     @property
     def fresh(self) -> bool:
@@ -150,7 +184,8 @@ class StepClock:
         self._others_stepped.clear()
         self._ended()
 
-    def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
+    def after_optimizer(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped, any."""
         if torch.compiler.is_compiling():
             return
         if self._only() is optimizer and self.fresh:  # in short: a step like the one before

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks
 
 from spikewatch.steps import StepClock
 
@@ -178,3 +179,23 @@ def test_forward_passes_of_an_evaluation_are_no_skipped_step():
             counting.forward()
     counting.clock.stop()
     assert counting.ended == 1
+
+
+def test_models_may_come_and_go_while_a_step_of_another_ends():
+    models = [nn.Linear(2, 1) for _ in range(3)]
+    first, second = Counting(models[0]), Counting(models[1])
+    later = []
+
+    def end():
+        first.ended += 1
+        second.clock.stop()
+        later.append(Counting(models[2]))
+
+    first.clock._ended = end
+    optimizer = torch.optim.SGD(models[0].parameters(), 0.1)
+    first.forward().backward()
+    optimizer.step()
+    assert first.ended == 1
+    for counting in (first, *later):
+        counting.clock.stop()
+    assert not _global_optimizer_post_hooks
