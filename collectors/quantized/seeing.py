@@ -131,7 +131,8 @@ class Sight:
         if not (observed or self.always_on):
             return
         try:
-            looks = self._looks(session, module, args) if observed else []
+            with unheard():
+                looks = self._looks(session, module, args) if observed else []
             if not (looks or self.always_on):
                 return
             self._leave()
@@ -154,8 +155,9 @@ class Sight:
     def _after(self, *_: Any) -> None:
         looks = self._leave()
         seen = {look.shape for look in looks if look.has_seen}
-        for look in looks:
-            look.settle(another_seen=look.shape in seen)
+        with unheard():
+            for look in looks:
+                look.settle(another_seen=look.shape in seen)
 
     def _leave(self) -> list[Look]:
         mode, looks = getattr(self._open, "mode", None), getattr(self._open, "looks", [])
