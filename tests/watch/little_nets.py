@@ -117,7 +117,7 @@ class Sinabs(nn.Module):
         return self.readout(self.act2(2 * self.fc2(s))).mean(1)
 
 
-class _Spike(torch.autograd.Function):
+class Spike(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u):
         ctx.save_for_backward(u)
@@ -138,7 +138,7 @@ class OwnNeuron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         u = x if self.mem is None else x + 0.8 * self.mem
-        s = _Spike.apply(u - self.threshold)
+        s = Spike.apply(u - self.threshold)
         self.mem = u - s.detach() * self.threshold
         return s
 

@@ -8,21 +8,10 @@ import torch
 from snntorch import utils
 from torch import nn
 
-from .little_nets import OwnNeuron
+from .little_nets import OwnNeuron, Spike
 
 
 N_STEPS, BATCH = 10, 8
-
-
-class Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, u):
-        ctx.save_for_backward(u)
-        return (u > 0).float()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient / (1 + ctx.saved_tensors[0].abs()) ** 2
 
 
 class HandedState(nn.Module):
