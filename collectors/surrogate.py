@@ -2,9 +2,9 @@
 
 Every library makes its spikes by a Python `torch.autograd.Function` that stands at most two
 elementwise operations behind the spike tensor. Its backward, given ones and a copy of its context,
-gives the very σ′ that the backward pass will use; gradients with and without the probe are
-bit-identical (checked on nine libraries). Where its code has effects it is not called. Wrapping the libraries' surrogate modules instead sees nothing in SpikingJelly 2.0,
-which never calls them.
+gives the very σ′ that the backward pass will use; gradients with and without the probe are bit-
+identical (checked on nine libraries). Where its code has effects it is not called. Wrapping the
+libraries' surrogate modules instead sees nothing in SpikingJelly 2.0, which never calls them.
 
 Nothing is found under `no_grad`, in compiled graphs, and where spikes come from a fused kernel.
 """
