@@ -5,6 +5,7 @@ dozen of them in each observed step. What is written here, and with operators an
 know, is written once for both. On a device nothing waits: what would be a number is a 0-d tensor.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 # A NumPy array, or a tensor on another device than the host. Their operators share no type.
 Array = Any
+_NUMPYS = (torch.float32, torch.float64)
 
 
 def on_host(x: Tensor) -> bool:
@@ -26,6 +28,46 @@ def as_array(x: Tensor) -> Array:
     """`x` itself, which a NumPy array shares its memory with; of one dimension at least."""
     x = x.detach() if x.dim() else x.detach().reshape(1)
     return x.numpy() if on_host(x) else x
+
+
+def squared(x: Tensor) -> float:
+    """Σx² of a tensor on the host, float32 or float64.
+
+    On one core: torch takes several from some 10 000 elements on, which is hardly faster, and where
+    another thread is at work they wait for one another for milliseconds.
+    """
+    seen = _seen(x)
+    if seen is None:
+        flat = x.flatten()
+        return torch.dot(flat, flat).item()
+    flat = seen.reshape(-1)
+    return float(np.dot(flat, flat))
+
+
+def norms(x: Tensor, axis: int) -> Tensor:
+    """The 2-norm of what is at each index of an axis; float32 at least. On one core as well.
+
+    At first over what lies together in memory, which is several times as fast as over all at once.
+    """
+    before, after = tuple(range(axis)), tuple(range(axis + 1, x.dim()))
+    seen = _seen(x) if after else None
+    if seen is None:
+        wide = None if x.dtype.itemsize >= 4 else torch.float32
+        within = torch.linalg.vector_norm(x, dim=after, dtype=wide) if after else x.abs()
+        return torch.linalg.vector_norm(within, dim=before, dtype=wide) if before else within
+    rows = seen.reshape(-1, 1, math.prod(x.shape[axis + 1 :]))
+    with np.errstate(all="ignore"):  # a gradient may be infinite, which is told elsewhere
+        squares = np.matmul(rows, rows.transpose(0, 2, 1)).reshape(-1, x.shape[axis]).sum(0)
+        return torch.from_numpy(np.sqrt(squares))
+
+
+def _seen(x: Tensor) -> np.ndarray | None:
+    """A user's tensor as NumPy sees it, for a moment; None where it does not.
+
+    Not by `numpy()`, which keeps the tensor's storage from ever being resized.
+    """
+    plain = type(x) is Tensor and on_host(x) and x.dtype in _NUMPYS
+    return np.from_dlpack(x) if plain and x.is_contiguous() and x.numel() else None
 
 
 def sample(x: Tensor, stride: int) -> Array:

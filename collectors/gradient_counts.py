@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikewatch.observing import Counters, Counts, OnHost
 
-from .arrays import Readings
+from .arrays import Readings, norms
 from .calls import Call, Subject
 from .hooks import Hook
 from .state_use import StateUse
@@ -88,16 +88,12 @@ class GradientCounts:
             if block.n_calls != self._n_calls:
                 time = None  # blocks are run again in the opposite order
         gradient = gradient.detach() if unfold is None else unfold(gradient.detach())
-        wide = None if gradient.dtype.itemsize >= 4 else torch.float32
-        norm = torch.linalg.vector_norm
         if axis is None:
-            self._norms.add(norm(gradient, dtype=wide))
+            wide = None if gradient.dtype.itemsize >= 4 else torch.float32
+            self._norms.add(torch.linalg.vector_norm(gradient, dtype=wide))
             self._entries.append((1, gradient.numel(), time))
             return
-        # At first over what lies together in memory, which is several times as fast.
-        before, after = tuple(range(axis)), tuple(range(axis + 1, gradient.dim()))
-        norms = norm(gradient, dim=after, dtype=wide) if after else gradient
-        self._norms.add(norm(norms, dim=before, dtype=wide) if before else norms.abs())
+        self._norms.add(norms(gradient, axis))
         n_steps = gradient.shape[axis]
         self._entries.append((n_steps, gradient.numel() // max(1, n_steps), None))
 

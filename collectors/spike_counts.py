@@ -15,7 +15,7 @@ from torch import Tensor
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, MOST_OBS_A_SAMPLE, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters, Counts
 
-from .arrays import Array, as_array, count, on_host, pack_bits, put, total, zeros_like
+from .arrays import Array, as_array, count, on_host, pack_bits, put, squared, total, zeros_like
 from .calls import Call, Subject
 from .sums import Tally, in_full_precision
 
@@ -26,8 +26,9 @@ from .sums import Tally, in_full_precision
 _GATHERED = 1 << 17
 _PIECE = 1 << 19
 _MOST_CALLS = 64
-# From here on a matrix product is the faster sum.
-_LARGE = 1 << 16
+# From here on torch sums in several threads, which wait for one another where others are at work; a
+# product with ones takes one.
+_LARGE = 1 << 15
 # Up to here whole numbers add up exactly in float32.
 _MOST_EXACT = 1 << 24
 
@@ -117,9 +118,9 @@ class SpikeCounts:
         """
         if not self._binary or not on_host(spikes):
             return False
-        events, flat = self._sum(spikes, dims), spikes.flatten()
+        events = self._sum(spikes, dims)
         n_spikes = events.sum(dtype=_wide(spikes)).item()
-        self._binary = n_spikes == torch.dot(flat, flat).item()
+        self._binary = n_spikes == squared(spikes)
         if self._binary:
             self._add(events, spikes.numel(), n_spikes)
             self._tally.add(spikes.numel(), n_spikes, n_spikes)
