@@ -5,20 +5,12 @@ of them. A neuron is one index of *; an observation of it is one index of T and 
 and not written by a user may have a `?`, one axis of the neurons before that of time: `B?T*`.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-from torch import Tensor
-
-from .surrogate import output_shape
 
 
 _LEADING = (0, 1)
-_MOST_HOPS = 8
-_KEEPS_SHAPE = ("Mul", "Div", "Neg", "Add", "Sub", "Rsub", "Clone", "ToCopy", "NativeDropout")
 
 
 @dataclass(frozen=True)
@@ -73,107 +65,3 @@ class Step:
 
     shape: tuple[int, ...]
     dims: tuple[int, ...]
-
-
-def infer_axes(
-    spikes: Tensor, nodes: Sequence[Any], tell: Callable[[str], None] | None = None
-) -> str:
-    """Axes of the output of a neuron that nobody described, from the autograd graph.
-
-    A stack of time steps tells where their axis is. Otherwise, a loop over time leaves one node of
-    the surrogate for each step, whose shape lacks the axis of time; the first may have none, where
-    a neuron fires before it integrates. A single node of the output's own shape is a call for one
-    time step.
-
-    Args:
-        spikes: What the neuron returned.
-        nodes: The surrogate's nodes behind that. Without any, only a stack tells.
-        tell: Is told what is not certain.
-    """
-    shape = list(spikes.shape)
-    time = _stacked_at(spikes, hops=_MOST_HOPS if nodes else 1)
-    if time is not None and _are_steps(nodes, shape, time):
-        return _written(time, len(shape))
-    step = list(output_shape(nodes[0])) if nodes else shape
-    if len(nodes) < 2 or len(step) != len(shape) - 1:
-        return "B*"
-    fits = [
-        time
-        for time in range(len(shape))
-        if shape[:time] + shape[time + 1 :] == step and _is_loop(len(nodes), shape[time])
-    ]
-    if not fits:
-        return "B*"
-    first = min(fits, key=lambda time: (time > 1, time != len(shape) - 1, time))
-    axes = _written(first, len(shape))
-    if len(fits) > 1 and tell is not None:
-        tell(
-            f"which axis of {shape} is that of time cannot be told from the graph: it is read as "
-            f"{axes!r}; if it is another one, name it: attach(layers={{name: 'BT*'}})"
-        )
-    return axes
-
-
-def _written(time: int, rank: int) -> str:
-    return {0: "TB*", 1: "BT*", rank - 1: "B*T"}.get(time, f"B{'?' * (time - 1)}T*")
-
-
-def _is_loop(n_nodes: int, n_steps: int) -> bool:
-    """Whether so many nodes are some for each time step, the first one aside, perhaps."""
-    return (n_steps > 0 and n_nodes % n_steps == 0) or (
-        n_steps > 2 and n_nodes % (n_steps - 1) == 0
-    )
-
-
-def _are_steps(nodes: Sequence[Any], shape: list[int], time: int) -> bool:
-    """Whether what was stacked is as large as what each node made."""
-    size = math.prod(shape[:time] + shape[time + 1 :])
-    return not nodes or any(math.prod(output_shape(node)) == size for node in nodes)
-
-
-def _stacked_at(spikes: Tensor, *, hops: int) -> int | None:
-    """The dimension of a tensor that a stack has made; None if none did.
-
-    Looked for behind operations that keep the shape, and those that swap dimensions; `hops` of all.
-    """
-    rank, node = spikes.dim(), spikes.grad_fn
-    dims: list[int] | None = list(range(rank))  # of the node's output, by those of the spikes
-    for _ in range(hops):
-        if node is None or dims is None or len(_shape_of(node)) != rank:
-            break
-        if node.name().startswith(("Stack", "Cat")):
-            time = dims.index(_signed(node._saved_dim, rank))  # ty: ignore[missing-attribute]
-            return time if _is_of_steps(node, spikes.shape[time]) else None
-        dims = _dims_behind(node, dims, rank)
-        node = next((parent for parent, _ in node.next_functions if parent is not None), None)
-    return None
-
-
-def _dims_behind(node: Any, dims: list[int], rank: int) -> list[int] | None:
-    """Dimensions of what a node was given, by those of what it made; None if they are others."""
-    name = node.name()
-    if name.startswith("Transpose"):
-        swapped = [_signed(d, rank) for d in (node._saved_dim0, node._saved_dim1)]
-        swap = dict(zip(swapped, reversed(swapped), strict=True))
-        return [swap.get(d, d) for d in dims]
-    if name.startswith("Permute"):
-        return [_signed(node._saved_dims[d], rank) for d in dims]
-    return dims if name.startswith(_KEEPS_SHAPE) else None
-
-
-def _shape_of(node: Any) -> tuple[int, ...]:
-    known = getattr(node, "_input_metadata", None)
-    return tuple(known[0].shape) if known else ()
-
-
-def _is_of_steps(node: Any, n_steps: int) -> bool:
-    """Whether each tensor that was put together is one index of the axis."""
-    parents = [parent for parent, _ in node.next_functions]
-    return node.name().startswith("Stack") or (
-        len(parents) == n_steps
-        and all(p is None or p.name().startswith("Unsqueeze") for p in parents)
-    )
-
-
-def _signed(dim: int, rank: int) -> int:
-    return dim + rank - 2**64 if dim >= 2**63 else dim  # unsigned, as C++ keeps −1

@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
-from .axes import Axes, infer_axes
+from .axes import Axes
 from .calls import Call, Subject
 from .candidates import Candidate, Evidence, Named
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
+from .inferred_axes import Inferred
 from .layer_reader import LayerReader
 from .libraries import user
 from .library import Library, unknown_start
@@ -80,7 +81,7 @@ class SpikeObserver:
         """What is to be told, once, of the model as a whole."""
         self._module = weakref.ref(found.module)
         self._library = found.library
-        self._axes = found.axes
+        self._inferred = Inferred(found.axes, self._tell)
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(found_by=by, claims=claims)
         self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
@@ -251,11 +252,9 @@ class SpikeObserver:
     ) -> None:
         if not self._candidate.sure and not self._decide(session, args, spikes):
             return
-        library, values, unfold = self._library, spikes.detach(), None
-        if module is not None and library.unfold is not None:
-            unfold = partial(library.unfold, module)
-            values = unfold(values)
-        if library.spike_times:
+        axes, unfold = self._layout(module, spikes)
+        values = spikes.detach() if unfold is None else unfold(spikes.detach())
+        if self._library.spike_times:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
         starts, self._starts = self._starts, None
         self._reader.read(
@@ -263,7 +262,7 @@ class SpikeObserver:
             Call(
                 spikes,
                 values,
-                self._axes_of(module, spikes, rank=values.dim()),
+                Axes.parse(axes, rank=values.dim()),
                 starts_sample=starts,
                 find_nodes=partial(surrogate_nodes, spikes),
                 module=module,
@@ -279,16 +278,15 @@ class SpikeObserver:
             name, note = self.layer.name + suffix, f"{self.layer.name!r} at another site"
             self._session.confirm(replace(self.layer, name=name, note=note))
 
-    def _axes_of(self, module: nn.Module | None, spikes: Tensor, *, rank: int) -> Axes:
-        if module is not None and self._library.name != "user":
-            written = self._library.axes(module, spikes)
-        else:
-            if not self._axes and spikes.requires_grad:
-                nodes = surrogate_nodes(spikes)
-                written = infer_axes(spikes, nodes, self._tell)
-                self._axes = written if nodes or written != "B*" else ""
-            written = self._axes or "B*"
-        return Axes.parse(written, rank=rank)
+    def _layout(
+        self, module: nn.Module | None, spikes: Tensor
+    ) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+        """Axes, and what gives time and batch axes of their own where they share one."""
+        library = self._library
+        if module is None or library.name == "user":
+            return self._inferred.layout(spikes)
+        unfold = None if library.unfold is None else partial(library.unfold, module)
+        return library.axes(module, spikes), unfold
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []

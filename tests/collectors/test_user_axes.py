@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikewatch
-from spikewatch.collectors.axes import infer_axes
+from spikewatch.collectors.inferred_axes import find_folded, infer_axes
 from spikewatch.collectors.surrogate import surrogate_nodes
 from spikewatch.errors import AttachError
 
@@ -141,3 +141,59 @@ def test_an_axis_of_time_that_cannot_be_told_is_told_of(listen):
     heard = listen(net)
     net(torch.randn(6, 6, 5, requires_grad=True))
     assert "cannot be told" in heard.notes[0][1]
+
+
+class Folds(nn.Module):
+    """Takes time out of the batch, and puts it back, as converted networks do (QCFS)."""
+
+    def __init__(self, n_steps, put_back):
+        super().__init__()
+        self.threshold, self.n_steps, self.put_back = 0.5, n_steps, put_back
+
+    def forward(self, x):
+        potential, spikes = 0.0, []
+        for current in x.view(self.n_steps, -1, *x.shape[1:]):
+            potential = potential + current
+            s = Spike.apply(potential - self.threshold)
+            potential = potential - s * self.threshold
+            spikes.append(s)
+        return self.put_back(spikes)
+
+
+def test_time_that_a_neuron_folds_into_the_batch_is_told_from_the_samples(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(Folds(4, lambda spikes: torch.stack(spikes).flatten(0, 1).contiguous()))
+    heard = listen(net)
+    for step, batch in enumerate((6, 5)):
+        heard.step, heard.n_forwards = step, 1
+        x = torch.rand(4 * batch, 8, requires_grad=True)
+        spikes = net(x)
+        spikes.pow(2).sum().backward()
+        times = spikes.detach().view(4, batch, 8).ne(0)
+        tables = heard.tables("0")
+        assert tables["spikes"]["n_obs"] == 4 * batch
+        assert tables["timing"]["n_ttfs_fired"] == times.any(0).sum() > 0
+        assert tables["timing"]["sum_ttfs_steps"] == times.int().argmax(0)[times.any(0)].sum() > 0
+        ends = (4 * spikes.detach().pow(2)).view(4, -1).sum(1)[[0, -1]].tolist()  # (∂Σs²/∂s)²
+        found = (tables["gradients"]["sum_sq_grad_first"], tables["gradients"]["sum_sq_grad_last"])
+        assert found == pytest.approx(ends, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("put_back", "axes"),
+    [
+        (lambda spikes: torch.cat(spikes), "TB*"),
+        (lambda spikes: 0.5 * torch.stack(spikes).reshape(-1, 5), "TB*"),
+        (lambda spikes: torch.stack(spikes, 1).flatten(0, 1), "BT*"),
+        (lambda spikes: torch.stack(spikes).transpose(0, 1).flatten(0, 1), "BT*"),
+    ],
+)
+def test_what_lies_together_is_told_by_the_graph(put_back, axes):
+    spikes = put_back([fire(torch.randn(3, 5)) for _ in range(4)])
+    folded = find_folded(spikes, surrogate_nodes(spikes))
+    assert (folded.axes, folded.n_steps) == (axes, 4)
+
+
+def test_two_thresholds_of_a_whole_batch_are_no_time_steps():
+    spikes = fire(torch.randn(6, 5)) - fire(torch.randn(6, 5))
+    assert find_folded(spikes, surrogate_nodes(spikes)) is None

@@ -1,0 +1,200 @@
+"""Where time is in the output of a neuron that nobody described, from the autograd graph."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .surrogate import output_shape, surrogate_nodes
+
+
+_MOST_HOPS = 8
+_KEEPS_SHAPE = ("Mul", "Div", "Neg", "Add", "Sub", "Rsub", "Clone", "ToCopy", "NativeDropout")
+_FLATTENS = ("View", "UnsafeView", "ReshapeAlias")
+
+
+class Inferred:
+    """The axes of one layer's output: named by hand, or found out as soon as a graph tells."""
+
+    def __init__(self, axes: str, tell: Callable[[str], None]) -> None:
+        """Take axes that were named by hand, or "", and who is told what is not certain."""
+        self._axes = axes
+        self._folded: Folded | None = None
+        self._tell = tell
+
+    def layout(self, spikes: Tensor) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+        """Axes of an output, and what unfolds time and batch where they share one."""
+        if not self._axes and spikes.requires_grad:
+            self._look(spikes)
+        folded = self._folded
+        if folded is None:
+            return self._axes or "B*", None
+        return (folded.axes, folded.unfold) if folded.fits(spikes) else ("B*", None)
+
+    def _look(self, spikes: Tensor) -> None:
+        nodes = surrogate_nodes(spikes)
+        self._folded = find_folded(spikes, nodes)
+        if self._folded is not None:
+            self._axes = self._folded.axes
+            return
+        axes = infer_axes(spikes, nodes, self._tell)
+        self._axes = axes if nodes or axes != "B*" else ""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Time and batch in one axis, the first.
+
+    Attributes:
+        axes: `TB*` where a time step's samples lie together, `BT*` where a sample's time steps do.
+        n_steps: How many time steps.
+    """
+
+    axes: str
+    n_steps: int
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether so many time steps may be in it."""
+        return x.dim() > 0 and len(x) % self.n_steps == 0
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """A view in which time and batch have axes of their own."""
+        n = self.n_steps
+        return x.unflatten(0, (n, -1) if self.axes == "TB*" else (-1, n))
+
+
+def find_folded(spikes: Tensor, nodes: Sequence[Any]) -> Folded | None:
+    """Whether the neuron loops over time, and puts the steps together along the batch's axis.
+
+    As where the layers around it know of no time, and a neuron takes it out of the batch and puts
+    it back there. The loop leaves nodes of the surrogate that are as large as a part of the batch.
+    """
+    shape = tuple(spikes.shape)
+    step = tuple(output_shape(nodes[0])) if len(nodes) > 1 else ()
+    if not step or len(step) != len(shape) or step[1:] != shape[1:] or step[0] == 0:
+        return None
+    n_steps, rest = divmod(shape[0], step[0])
+    if rest or n_steps < 2 or not _is_loop(len(nodes), n_steps):
+        return None
+    flat = _behind(spikes.grad_fn)
+    stacked = None
+    if flat is not None and flat.name().startswith(_FLATTENS):
+        before = _behind(flat.next_functions[0][0])
+        if before is not None:
+            stacked = _stacked_at(before, _shape_of(before), hops=_MOST_HOPS)
+    return Folded("BT*" if stacked == 1 else "TB*", n_steps)
+
+
+def _behind(node: Any) -> Any:
+    """The first node that does more than go over the elements."""
+    for _ in range(_MOST_HOPS):
+        if node is None or not node.name().startswith(_KEEPS_SHAPE):
+            break
+        node = next((parent for parent, _ in node.next_functions if parent is not None), None)
+    return node
+
+
+def infer_axes(
+    spikes: Tensor, nodes: Sequence[Any], tell: Callable[[str], None] | None = None
+) -> str:
+    """Axes of the output of a neuron that nobody described, from the autograd graph.
+
+    A stack of time steps tells where their axis is. Otherwise, a loop over time leaves one node of
+    the surrogate for each step, whose shape lacks the axis of time; the first may have none, where
+    a neuron fires before it integrates. A single node of the output's own shape is a call for one
+    time step.
+
+    Args:
+        spikes: What the neuron returned.
+        nodes: The surrogate's nodes behind that. Without any, only a stack tells.
+        tell: Is told what is not certain.
+    """
+    shape = list(spikes.shape)
+    time = _stacked_at(spikes.grad_fn, shape, hops=_MOST_HOPS if nodes else 1)
+    if time is not None and _are_steps(nodes, shape, time):
+        return _written(time, len(shape))
+    step = list(output_shape(nodes[0])) if nodes else shape
+    if len(nodes) < 2 or len(step) != len(shape) - 1:
+        return "B*"
+    fits = [
+        time
+        for time in range(len(shape))
+        if shape[:time] + shape[time + 1 :] == step and _is_loop(len(nodes), shape[time])
+    ]
+    if not fits:
+        return "B*"
+    first = min(fits, key=lambda time: (time > 1, time != len(shape) - 1, time))
+    axes = _written(first, len(shape))
+    if len(fits) > 1 and tell is not None:
+        tell(
+            f"which axis of {shape} is that of time cannot be told from the graph: it is read as "
+            f"{axes!r}; if it is another one, name it: attach(layers={{name: 'BT*'}})"
+        )
+    return axes
+
+
+def _written(time: int, rank: int) -> str:
+    return {0: "TB*", 1: "BT*", rank - 1: "B*T"}.get(time, f"B{'?' * (time - 1)}T*")
+
+
+def _is_loop(n_nodes: int, n_steps: int) -> bool:
+    """Whether so many nodes are some for each time step, the first one aside, perhaps."""
+    return (n_steps > 0 and n_nodes % n_steps == 0) or (
+        n_steps > 2 and n_nodes % (n_steps - 1) == 0
+    )
+
+
+def _are_steps(nodes: Sequence[Any], shape: list[int], time: int) -> bool:
+    """Whether what was stacked is as large as what each node made."""
+    size = math.prod(shape[:time] + shape[time + 1 :])
+    return not nodes or any(math.prod(output_shape(node)) == size for node in nodes)
+
+
+def _stacked_at(node: Any, shape: Sequence[int], *, hops: int) -> int | None:
+    """The dimension of a node's output that a stack has made; None if none did.
+
+    Looked for behind operations that keep the shape, and those that swap dimensions; `hops` of all.
+    """
+    rank = len(shape)
+    dims: list[int] | None = list(range(rank))  # of a node's output, by those of the first one's
+    for _ in range(hops):
+        if node is None or dims is None or len(_shape_of(node)) != rank:
+            break
+        if node.name().startswith(("Stack", "Cat")):
+            time = dims.index(_signed(node._saved_dim, rank))  # ty: ignore[missing-attribute]
+            return time if _is_of_steps(node, shape[time]) else None
+        dims = _dims_behind(node, dims, rank)
+        node = next((parent for parent, _ in node.next_functions if parent is not None), None)
+    return None
+
+
+def _dims_behind(node: Any, dims: list[int], rank: int) -> list[int] | None:
+    """Dimensions of what a node was given, by those of what it made; None if they are others."""
+    name = node.name()
+    if name.startswith("Transpose"):
+        swapped = [_signed(d, rank) for d in (node._saved_dim0, node._saved_dim1)]
+        swap = dict(zip(swapped, reversed(swapped), strict=True))
+        return [swap.get(d, d) for d in dims]
+    if name.startswith("Permute"):
+        return [_signed(node._saved_dims[d], rank) for d in dims]
+    return dims if name.startswith(_KEEPS_SHAPE) else None
+
+
+def _shape_of(node: Any) -> tuple[int, ...]:
+    known = getattr(node, "_input_metadata", None)
+    return tuple(known[0].shape) if known else ()
+
+
+def _is_of_steps(node: Any, n_steps: int) -> bool:
+    """Whether each tensor that was put together is one index of the axis."""
+    parents = [parent for parent, _ in node.next_functions]
+    return node.name().startswith("Stack") or (
+        len(parents) == n_steps
+        and all(p is None or p.name().startswith("Unsqueeze") for p in parents)
+    )
+
+
+def _signed(dim: int, rank: int) -> int:
+    return dim + rank - 2**64 if dim >= 2**63 else dim  # unsigned, as C++ keeps −1
