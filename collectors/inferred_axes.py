@@ -163,7 +163,7 @@ def _stacked_at(node: Any, shape: Sequence[int], *, hops: int) -> int | None:
         if node is None or dims is None or len(_shape_of(node)) != rank:
             break
         if node.name().startswith(("Stack", "Cat")):
-            time = dims.index(_signed(node._saved_dim, rank))  # ty: ignore[missing-attribute]
+            time = dims.index(_signed(node._saved_dim, rank))
             return time if _is_of_steps(node, shape[time]) else None
         dims = _dims_behind(node, dims, rank)
         node = next((parent for parent, _ in node.next_functions if parent is not None), None)

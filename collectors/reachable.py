@@ -1,6 +1,7 @@
 """What the code of a module can reach, read from names in its bytecode; nothing is run."""
 
 import dis
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def reaches_function(module: nn.Module) -> bool:
     Reads names in the bytecode of `forward`, of the functions and methods that it names, and of
     what the instance holds; nothing is run.
     """
-    return any(_function(thing) is not None or _is_tap(thing) for thing in _reached(module))
+    return any(autograd_function(thing) is not None or _is_tap(thing) for thing in _reached(module))
 
 
 def reaches_tap(module: nn.Module) -> bool:
@@ -40,7 +41,22 @@ def reaches_tap(module: nn.Module) -> bool:
 
 def functions_of(module: nn.Module) -> frozenset[Any]:
     """The custom `autograd.Function`s that the code of a module's own forward can reach."""
-    return frozenset(f for thing in _reached(module) if (f := _function(thing)) is not None)
+    return frozenset(f for thing in _reached(module) if (f := autograd_function(thing)) is not None)
+
+
+def own_code(cls: type[nn.Module]) -> list[types.FunctionType]:
+    """The forward of a class, and its methods and properties that this names."""
+    own = getattr(cls, "forward", None)
+    if not isinstance(own, types.FunctionType):
+        return []
+    named = (getattr_static(cls, name, None) for name in own.__code__.co_names)
+    methods = (m.fget if isinstance(m, property) else m for m in named)
+    return [own, *(m for m in methods if isinstance(m, types.FunctionType))]
+
+
+def own_forward(function: Any) -> Any:
+    """An autograd function's forward as its author wrote it, whoever listens."""
+    return inspect.unwrap(function.forward)
 
 
 def reaches_compiled(module: nn.Module) -> bool:
@@ -75,7 +91,7 @@ def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
             todo += [(t, level + 1) for t in _named_in(thing, own_type(module))]
 
 
-def _function(thing: Any) -> Any:
+def autograd_function(thing: Any) -> Any:
     """The custom autograd function that a thing is, or is the `apply` of."""
     owner = thing if isinstance(thing, type) else getattr(thing, "__self__", None)
     custom = (
@@ -120,7 +136,7 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
         if isinstance(holder, types.ModuleType | type) and not isinstance(holder, nn.Module):
             if getattr(holder, "__name__", "").split(".")[0] == "torch":
                 continue
-            applied = _APPLIED if _function(holder) is not None else set[str]()
+            applied = _APPLIED if autograd_function(holder) is not None else set[str]()
             reached += [vars(holder)[n] for n in names | applied if n in vars(holder)]
             if holder is sys.modules.get("spikewatch") and "tap" in names:
                 reached.append(holder.tap)  # it is loaded when it is first used

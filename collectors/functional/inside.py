@@ -1,7 +1,8 @@
 """The spikes that functions make within the forward of one module, read as layers of their own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,12 +15,14 @@ from spikewatch.observing import Counts, Session
 from ..axes import Axes
 from ..calls import Call, Subject
 from ..candidates import Made
+from ..constants import Constants, constants_of
 from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
 from ..levels import looks_like_spikes
-from ..library import Library
-from .constants import constants_of, library_with
-from .listening import FunctionCall, own_forward
+from ..libraries import user
+from ..library import Dynamics, Library
+from ..reachable import own_forward
+from .listening import FunctionCall
 from .places import Place, Turns
 from .sources import NOWHERE, UNREGISTERED, Source, Weights, first_input, source_of
 
@@ -167,10 +170,16 @@ class Inside:
 
     def _open(self, call: FunctionCall, frame: Any, place: Place) -> InnerLayer:
         constants = constants_of(own_forward(call.function), frame, place)
-        library = library_with(constants, alone=self._is_alone)
+        library = replace(user.LIBRARY, dynamics=partial(self._dynamics, constants))
         return InnerLayer(call.function, LayerReader(self._subject(library), _no_site))
 
+    def _dynamics(self, constants: Constants, module: nn.Module) -> Dynamics:
+        """Of a neuron whose module may not hold its numbers."""
+        told = user.dynamics_with(constants, module)
+        return told if self._is_alone() else replace(told, learnable={})
+
     def _is_alone(self) -> bool:
+        """Whether it is the only one in its module, whose parameters are its own then."""
         return bool(self._name) and len(self._layers) == 1
 
     def _read(self, session: Session, inner: InnerLayer, call: FunctionCall, running: Pass) -> None:

@@ -5,7 +5,6 @@ the two are apart) is looked up at each call. While a step is observed a listene
 calls it, and hears what went in and what came out; then it is given back.
 """
 
-import inspect
 import threading
 import weakref
 from collections.abc import Callable
@@ -62,11 +61,6 @@ class Listener(Protocol):
 
     def hear(self, call: FunctionCall) -> None:
         """Take note of a call; never raises."""
-
-
-def own_forward(function: Any) -> Any:
-    """A function's forward as its author wrote it, whoever listens."""
-    return inspect.unwrap(function.forward)
 
 
 def listen(functions: frozenset[Any], listener: Listener) -> None:

@@ -5,6 +5,7 @@
   its graph is of an earlier step, so that the call can but replace it.
 * Only attributes, buffers and parameters are read, never properties: those may compute or raise.
   A τ tells of no decay: some use 1 − 1/τ, others exp(−1/τ).
+* A threshold and a decay that it does not hold are globals which its code names (`constants.py`).
 * Whether a state is the potential before the reset is not known, so it is not said to be.
 """
 
@@ -13,8 +14,6 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from inspect import getattr_static
-from types import CodeType
 from typing import Any
 
 import torch
@@ -23,7 +22,9 @@ from torch import Tensor, nn
 from spikewatch.layers import own_type
 from spikewatch.metrics.amplitudes import ALPHA_CLAMP
 
+from ..constants import Constants, constants_of_class
 from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor
+from ..reachable import own_code
 from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
 
@@ -107,9 +108,9 @@ def _is_freed(graph: Any) -> bool | None:
 @lru_cache(maxsize=512)
 def _cuts(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class detaches something that may be a state."""
-    for code in _codes(cls):
+    for function in own_code(cls):
         before = None
-        for instruction in dis.get_instructions(code):
+        for instruction in dis.get_instructions(function):
             if instruction.argval in _CUTS and (before is None or _may_be_state(before)):
                 return True
             if instruction.argval == "no_grad":
@@ -139,16 +140,22 @@ def _forward_names(module: nn.Module) -> tuple[str, ...]:
     return code.co_varnames[1 : code.co_argcount] if code is not None else ()
 
 
-def _dynamics(module: nn.Module) -> Dynamics:
+def dynamics_with(constants: Constants, module: nn.Module) -> Dynamics:
+    """Parameters of a neuron; what its module does not hold is as its code names it."""
     words = [w for w in _own(module, _RESETS) if isinstance(w, str)]
+    threshold, decay = _threshold(module), _decay(module)
     return Dynamics(
-        threshold=_threshold(module),
-        decay=_decay(module),
+        threshold=constants.threshold if threshold is None else threshold,
+        decay=constants.decay if decay is None else decay,
         decay_guessed=True,
         reset=_RESET_WORDS.get(words[0]) if words else None,
         surrogate=next((surrogate_name(s) for s in _surrogates(module)), ""),
         learnable=_learnable(module),
     )
+
+
+def _dynamics(module: nn.Module) -> Dynamics:
+    return dynamics_with(constants_of_class(own_type(module)), module)
 
 
 def _learnable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -198,18 +205,7 @@ def _is_of_adaptation(module: nn.Module) -> bool:
 @lru_cache(maxsize=512)
 def _is_squashed(cls: type[nn.Module]) -> bool:
     """Whether the forward of a class, or a method that it names, calls what squashes a number."""
-    return any(_SQUASHES.intersection(code.co_names) for code in _codes(cls))
-
-
-def _codes(cls: type[nn.Module]) -> list[CodeType]:
-    """Code of the forward of a class, and of its methods and properties that this names."""
-    own = getattr(getattr(cls, "forward", None), "__code__", None)
-    if not isinstance(own, CodeType):
-        return []
-    named = (getattr_static(cls, name, None) for name in own.co_names)
-    methods = (m.fget if isinstance(m, property) else m for m in named)
-    found = (getattr(method, "__code__", None) for method in methods)
-    return [own, *(code for code in found if isinstance(code, CodeType))]
+    return any(_SQUASHES.intersection(f.__code__.co_names) for f in own_code(cls))
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:

@@ -219,3 +219,47 @@ def test_no_width_is_measured_in_infinite_thresholds():
         pl.DataFrame({"fwhm": [0.6, 0.6], "sum_threshold": [2.0, math.inf], "n_thresholds": [1, 1]})
     )
     assert rows["surrogate_width_ratio"].to_list() == [0.3, None]
+
+
+vth, mem_decay = 0.75, 0.25  # as many programs write them
+
+
+class Fires(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > vth).float()
+
+    @staticmethod
+    def backward(ctx, g):
+        (u,) = ctx.saved_tensors
+        return g * ((u - vth).abs() < 0.5)
+
+
+class OfGlobals(nn.Module):
+    """Its code names its numbers; it holds none."""
+
+    def forward(self, x):
+        mem, spikes = torch.zeros_like(x[0]), []
+        for current in x:
+            mem = mem * mem_decay + current
+            spikes.append(Fires.apply(mem))
+            mem = mem * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+def test_numbers_that_only_the_code_names_are_read(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(OfGlobals())
+    heard = listen(net)
+    net(2 * torch.rand(4, 3, 8, requires_grad=True))
+    tables = heard.tables("0")
+    assert (tables["dynamics"]["sum_threshold"], tables["dynamics"]["sum_decay"]) == (0.75, 0.25)
+
+
+def test_a_number_that_the_module_holds_comes_before_one_that_the_code_names(listen):
+    net = nn.Sequential(OfGlobals())
+    net[0].thresh = 0.5
+    heard = listen(net)
+    net(2 * torch.rand(4, 3, 8, requires_grad=True))
+    assert heard.tables("0")["dynamics"]["sum_threshold"] == 0.5

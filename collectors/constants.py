@@ -1,4 +1,4 @@
-"""Threshold and decay of a neuron that is a function: numbers that its code names.
+"""Threshold and decay that a neuron's code names, where nothing holds them.
 
 `mem * decay * (1. - spike)` and `input.gt(thresh)` name globals. A name is taken where it says what
 it is, and where the code names one such number only. That the threshold is the right one shows in
@@ -6,16 +6,14 @@ the spikes, before a potential is measured by it.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from ..libraries import user
-from ..library import Dynamics, Library
+from .reachable import autograd_function, own_code, own_forward
 
 
 _THRESHOLD = re.compile(r"(.*_)?(v_?th|thr|thresh|threshold)\d*", re.IGNORECASE)
@@ -45,6 +43,24 @@ def constants_of(function: Any, frame: FrameType | None, codes: Iterable[Any]) -
         for code in codes:
             if isinstance(code, CodeType):
                 named |= _numbers(code, frame.f_globals)
+    return _clear_among(named)
+
+
+@lru_cache(maxsize=512)
+def constants_of_class(cls: type[nn.Module]) -> Constants:
+    """The numbers named in the forward of a class, and in the spike functions that this names."""
+    named: dict[str, float] = {}
+    for function in own_code(cls):
+        named |= _numbers(function.__code__, function.__globals__)
+        for name in function.__code__.co_names:
+            spike = autograd_function(function.__globals__.get(name))
+            forward = None if spike is None else own_forward(spike)
+            if isinstance(forward, FunctionType):
+                named |= _numbers(forward.__code__, forward.__globals__)
+    return _clear_among(named)
+
+
+def _clear_among(named: Mapping[str, float]) -> Constants:
     decays = {n: x for n, x in named.items() if _DECAY.fullmatch(n) and 0 <= x <= 1}
     return Constants(
         _only(x for n, x in named.items() if _THRESHOLD.fullmatch(n) and x > 0),
@@ -64,23 +80,3 @@ def _numbers(code: CodeType, names: Mapping[str, Any]) -> dict[str, float]:
 def _only(numbers: Iterable[float]) -> float | None:
     different = set(numbers)
     return different.pop() if len(different) == 1 else None
-
-
-def library_with(constants: Constants, *, alone: Callable[[], bool]) -> Library:
-    """How a neuron is read whose module may not hold these numbers.
-
-    Args:
-        constants: The numbers.
-        alone: Whether it is the only one in the module, whose parameters are its own then.
-    """
-    return replace(user.LIBRARY, dynamics=partial(_dynamics, constants, alone))
-
-
-def _dynamics(constants: Constants, alone: Callable[[], bool], module: nn.Module) -> Dynamics:
-    told = user.LIBRARY.dynamics(module)
-    return replace(
-        told,
-        threshold=constants.threshold if told.threshold is None else told.threshold,
-        decay=constants.decay if told.decay is None else told.decay,
-        learnable=told.learnable if alone() else {},
-    )
