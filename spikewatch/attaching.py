@@ -23,6 +23,7 @@ from .paths import journal_path, runs_dir
 from .recorder import Recorder
 from .runs import free_run_name, rank_of_this_process
 from .sampling import make_sampler
+from .unheard import unheard
 from .watch import Watch, open_watches
 
 
@@ -103,7 +104,8 @@ def attach(
     _check_first_step(first_step)
     ruleset = _ruleset(rules)
     hints = parse_hints(model, quantized=quantized, pairs=pairs, optimizers=optimizers)
-    observers = find_observers(model, named=parse_layers(model, layers), hints=hints)
+    with unheard():
+        observers = find_observers(model, named=parse_layers(model, layers), hints=hints)
     if teacher is not None:
         _check_teacher(model, teacher, temperature=teacher_temperature)
         observers.append(load_teacher()(model, teacher, temperature=teacher_temperature))
@@ -131,7 +133,8 @@ def attach(
         optimizers=hints.optimizers,
         first_step=first_step,
     )
-    watch.start(every)
+    with unheard():
+        watch.start(every)
     if on_checkpoint is not None:
         watch.guard_steps()
     if not quiet and rank == 0:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd.graph import save_on_cpu
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -193,6 +194,18 @@ def test_no_operation_of_ours_is_kept_by_a_selective_checkpoint(watched, names):
     watched(net)
     for got, want in zip(train(net), expected, strict=True):
         assert torch.equal(got, want)
+
+
+def test_a_mode_hears_nothing_of_attaching(watched):
+    class Hears(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            heard.append(func)
+            return func(*args, **(kwargs or {}))
+
+    heard, net = [], nn.Sequential(nn.Linear(8, 6), OwnNeuron(), TernaryLinear(6, 3))
+    with Hears():
+        watched(net)
+    assert heard == []
 
 
 def test_a_counter_of_operations_does_not_count_ours(watched):
