@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C import _autograd
 from torch.autograd import forward_ad
 
@@ -72,27 +72,64 @@ class Hook:
         return Hook()
 
 
+# What a hook costs is mostly that torch calls it, and it is called once for each time step.
+_WORTH_A_REST = 2
+
+
 class RootHook(Hook):
     """A forward pre-hook of the model itself, which a loop over time calls at each time step.
 
     Attributes:
-        n_free: So many of the next calls in training need no more than to be counted.
+        n_free: So many of the next calls in training need no more than to be counted; where that
+            are many, the first stands for all of them, and the hook rests until it is woken.
+        rests: Whether it is on, and not called.
     """
 
-    __slots__ = ("n_free",)
+    __slots__ = ("_owner", "_seat", "n_free", "rests")
 
     def __init__(self, body: Callable[..., None], owner: Any) -> None:
         super().__init__(body, owner)
+        self._owner = owner
+        self._seat: tuple[dict[int, Any], int] | None = None  # among the model's hooks
         self.n_free = 0
+        self.rests = False
+
+    def put_on(self, module: nn.Module) -> Any:
+        """Be called before each forward pass of the model, until the handle is removed."""
+        handle = module.register_forward_pre_hook(self)
+        self._seat = (module._forward_pre_hooks, handle.id)
+        return handle
+
+    def let_go(self) -> None:
+        """Never be put back: the handle is removed."""
+        self._seat = None
+
+    def n_calls(self, n_forwards: int) -> int:
+        """How often it is called in a step of so many forward passes that are all free."""
+        return 1 if n_forwards > _WORTH_A_REST and not self._owner.always_on else n_forwards
+
+    def wake(self) -> None:
+        """Be called again, from any thread."""
+        if self.rests and self._seat is not None:
+            hooks, number = self._seat
+            self.rests = False
+            hooks[number] = self
+            if self._seat is None:  # another thread was quicker
+                hooks.pop(number, None)
 
     def __call__(self, *args: Any) -> None:
         """Run the body, unless the call is free."""
         # Here, and not in the body: what is called in turn costs ten times as much in the midst of
         # a training, whose code has taken the caches, as in an empty loop.
-        if not torch.compiler.is_compiling() and self.n_free:
+        if not torch.compiler.is_compiling() and self.n_free > 0:
             module = args[0]
             if module.training and torch.is_grad_enabled() and "_is_replica" not in vars(module):
                 self.n_free -= 1
+                # A compiler would compile anew for a hook that comes and goes.
+                worth_it = self.n_free >= _WORTH_A_REST and self._seat is not None
+                if worth_it and not self._owner.always_on:
+                    hooks, number = self._seat
+                    self.rests = hooks.pop(number, None) is self
                 return
         super().__call__(*args)
 

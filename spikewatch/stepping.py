@@ -58,7 +58,8 @@ class Stepping:
         self._evaluations = Evaluations(sampler)
         self._train_active = self._train_detailed = False  # as it is again after an evaluation
         self._model = weakref.ref(model)
-        self._before_hook: Any = None  # of the root: its handle
+        self._root: Any = None  # the hook of the model itself
+        self._before_hook: Any = None  # its handle
         self._after_hook: Any = None
         self._part_hooks: list[
             Any
@@ -104,15 +105,15 @@ class Stepping:
     def start(self, model: nn.Module) -> None:
         """Put the hooks on: the root's own, and those of the observers for step 0."""
         session = self.session
-        self._recorder.on_wake = self._unseen.look
-        root = load_hook().of_root(self._before_root, self)
+        self._recorder.on_wake = self._look
+        root = self._root = load_hook().of_root(self._before_root, self)
         self._clock = StepClock(
             model, self._end_step, self._see_nothing, root, others=self._optimizers
         )
         self._optimizers = ()
         session.on_touch = self._clock.see_forward
         session.on_sample = self._evaluations.begins_sample
-        self._before_hook = model.register_forward_pre_hook(root)
+        self._before_hook = root.put_on(model)
         touch = load_hook()(lambda *_: session.touch(), self)
         self._part_hooks = [m.register_forward_pre_hook(touch) for m in called_parts(model)]
         for observer in self._observers:
@@ -125,6 +126,7 @@ class Stepping:
     def stop(self) -> None:
         """Take every hook off the model, and hand over what was counted so far."""
         self._hand_over()
+        self._root.let_go()
         for handle in (self._before_hook, self._after_hook, *self._part_hooks):
             if handle is not None:
                 handle.remove()
@@ -140,6 +142,12 @@ class Stepping:
         except Exception as error:  # noqa: BLE001 - contract 1; the garbage collector calls this
             self.session.fault("", error)
         self.stop_clock()
+
+    def _look(self) -> None:
+        """Look out, from the writer's thread, for what no hook tells."""
+        self._unseen.look()
+        if (clock := self._clock) is not None:
+            clock.look()
 
     def _hand_over(self) -> None:
         if self.fresh:
@@ -281,7 +289,8 @@ class Stepping:
                 self._ledger.evaluations_s += time.perf_counter() - evaluated
             session.step += 1
             judged = time.perf_counter()
-            n_hooks = 1 + (0 if self._clock is None else self._clock.usual_forwards)
+            usual = 0 if self._clock is None else self._clock.usual_forwards
+            n_hooks = 1 + self._root.n_calls(usual)  # the optimizer's, and the model's
             own_s = session.spent_s + judged - began
             self._ledger.tell(own_s, observed=observed, n_hooks=n_hooks)
             self._train_active = self._observe(session.step)

@@ -36,6 +36,12 @@ class Root(Protocol):
     n_free: int
     """So many of the next forward passes in training it only counts, by taking one off."""
 
+    rests: bool
+    """Whether it has seen the first of those, and takes the others for granted."""
+
+    def wake(self) -> None:
+        """See the next one, from any thread."""
+
 
 class _Clocks:
     """All that run, behind one hook of torch's: it calls those while others may come and go.
@@ -87,6 +93,7 @@ class StepClock:
         self._blind = blind
         self._root = root
         self._n_armed = 0  # forward passes of a step that the root's hook counts by itself
+        self._n_armings = self._looked_at = 0
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
         self._only: Callable[[], Optimizer | None] = lambda: None  # that one, if it is always one
         self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
@@ -132,6 +139,17 @@ class StepClock:
         """Nothing is to be done in the next step, if it has no more forward passes than usual."""
         if self._optimizer_tells and not (self._awaits_others or self.fresh):
             self._root.n_free = self._n_armed = self._most_forwards
+            self._n_armings += 1
+
+    def look(self) -> None:
+        """Look, from another thread, whether a step has not ended since the last look.
+
+        Where the optimizer is skipped, or the last step was not one, forward passes are to be seen.
+        """
+        before, self._looked_at = self._looked_at, self._n_armings
+        if self._root.rests and before == self._n_armings:
+            self._root.n_free = 0
+            self._root.wake()
 
     def _disarm(self) -> None:
         """Take over what the root's hook has counted."""
@@ -139,6 +157,7 @@ class StepClock:
             self._forwards_of_step += n
             self._fresh = True
         self._root.n_free = self._n_armed = 0
+        self._root.wake()
 
     def goes_on(self) -> bool:
         """Whether the forward pass of training that begins is one more of the step that runs.

@@ -10,6 +10,10 @@ from spikewatch.steps import StepClock
 
 class Root:
     n_free = 0
+    rests = False
+
+    def wake(self):
+        """It is called always."""
 
 
 class Counting:
