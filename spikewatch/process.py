@@ -1,6 +1,7 @@
 """The watches of this process, and their end when the process ends."""
 
 import atexit
+import contextlib
 import functools
 import os
 import sys
@@ -41,6 +42,16 @@ def still_open() -> list[Ends]:
     return list(_open)
 
 
+def _die_by_it() -> None:
+    """Have the process still die by SIGINT, so that a shell ends the loop that it was started from.
+
+    Python remembers that nobody handled the interrupt, until something is executed from a string;
+    what is imported while a watch is closed does that.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102
+
+
 @functools.cache  # once in a process
 def _end_with_process() -> None:
     report_crash = sys.excepthook
@@ -50,6 +61,8 @@ def _end_with_process() -> None:
     ) -> None:
         for watch in still_open():
             watch.close_after(error)
+        if issubclass(kind, KeyboardInterrupt):
+            _die_by_it()
         report_crash(kind, error, trace)
 
     def on_exit() -> None:
