@@ -249,16 +249,26 @@ class StepClock:
     def _owns(self, optimizer: Optimizer) -> bool:
         known = self._owners.get(optimizer)
         if known is None:
-            model = self._model()
-            ours = set() if model is None else {id(p) for p in nn.Module.parameters(model)}
+            ours = {id(p) for p in self._parameters()}
             groups = optimizer.param_groups
             known = any(id(p) in ours for group in groups for p in group["params"])
-            self._owners[optimizer] = known
+            if known or not self._is_swapped():
+                self._owners[optimizer] = known
         return known
+
+    def _parameters(self) -> list[Any]:
+        model = self._model()
+        return [] if model is None else list(nn.Module.parameters(model))
+
+    def _is_swapped(self) -> bool:
+        """Whether other tensors have taken the parameters' places: `torch.func.functional_call`."""
+        return not all(isinstance(p, nn.Parameter) for p in self._parameters())
 
     def _has_optimizer(self) -> bool:
         self._forwards += 1
         if not self._optimizer_seen and self._forwards >= self._look_again_at:
+            if self._is_swapped():
+                return True  # it cannot be told; such a call is one of many in a step
             # At forwards 1, 2, 4, 8, …: walking all objects takes some 10 ms.
             self._look_again_at *= 2
             self._optimizer_seen = any(self._owns(o) for o in gc.get_objects() if _is_optimizer(o))

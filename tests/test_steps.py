@@ -36,13 +36,16 @@ class Counting:
         self.blind += 1
 
     def forward(self):
+        self.see()
+        return self.model(torch.ones(1, 2)).sum()
+
+    def see(self):
         if self.root.n_free and torch.is_grad_enabled():
             self.root.n_free -= 1
         else:
             self.n_asked += 1
             self.clock.before_forward(training=torch.is_grad_enabled())
             self.clock.see_forward()
-        return self.model(torch.ones(1, 2)).sum()
 
 
 @pytest.fixture(params=[False, True], ids=["asked", "armed"], autouse=True)
@@ -154,6 +157,22 @@ def test_an_optimizer_that_steps_without_a_forward_pass_is_noticed():
         optimizer.step()
     counting.clock.stop()
     assert counting.blind == 2
+
+
+def test_the_inner_and_the_outer_forward_pass_of_meta_learning_are_one_step():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(4):
+        weights = dict(model.named_parameters())
+        inner = torch.autograd.grad(counting.forward(), list(weights.values()))
+        fast = {k: w - 0.1 * g for (k, w), g in zip(weights.items(), inner, strict=True)}
+        handle = model.register_forward_pre_hook(lambda *_: counting.see())
+        torch.func.functional_call(model, fast, (torch.ones(1, 2),)).sum().backward()
+        handle.remove()
+        optimizer.step()
+    counting.clock.stop()
+    assert counting.ended == 4
 
 
 def test_steps_that_loss_scaling_skips_end_after_a_while():
