@@ -210,8 +210,10 @@ class Readings:
             self._parts = [torch.cat(self._parts)]
 
     def take(self) -> Tensor | list[float]:
-        """All since the last call, in their order."""
+        """All since the last call, in their order; what is on the host comes first."""
         self.pack()
         numbers, parts = self._numbers, self._parts
         self._numbers, self._parts = [], []
+        if parts and numbers:
+            return torch.cat([parts[0].new_tensor(numbers), *parts])
         return parts[0] if parts else numbers

@@ -128,6 +128,7 @@ class Subject:
             evidence.
         step: Events of each neuron in the step that is flushed, and observations of each.
         widths: How many outputs the model's layers with weights have.
+        loss_scale: What gradients of the step that is flushed are to be divided by; None: nothing.
     """
 
     library: Library
@@ -138,6 +139,7 @@ class Subject:
     step: tuple[Tensor, int] | None = None
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()
+    loss_scale: Tensor | float | None = None
 
     def channel_axis(self, shape: Sequence[int]) -> int | None:
         """Which axis of neurons of that shape is that of channels.

@@ -109,9 +109,18 @@ class GradientCounts:
         if self._state.is_used:
             counters["is_unused"] = 1
         if self._entries:
-            counters = {_NAMES: OnHost(self._norms.take(), partial(_fold, self._entries))}
+            counters = {_NAMES: self._folded()}
         self._clear()
         return Counts({"gradients": counters})
+
+    def _folded(self) -> OnHost:
+        scale = self._subject.loss_scale
+        if isinstance(scale, Tensor):  # on a device that nobody waits for
+            self._norms.add(scale)
+            fold = partial(_fold_scaled, self._entries)
+        else:
+            fold = partial(_fold, self._entries, scale or 1.0)
+        return OnHost(self._norms.take(), fold)
 
 
 @dataclass
@@ -122,14 +131,26 @@ class _Block:
     is_over: bool = False
 
 
-def _fold(entries: list[_Entry], norms: Sequence[float]) -> Mapping[str, float | int | None]:
-    """Sums over all time steps, and over the first and the last one of the samples."""
+def _fold_scaled(entries: list[_Entry], norms: Sequence[float]) -> Mapping[str, float | int | None]:
+    return _fold(entries, norms[-1], norms[:-1])
+
+
+def _fold(
+    entries: list[_Entry], scale: float, norms: Sequence[float]
+) -> Mapping[str, float | int | None]:
+    """Sums over all time steps, and over the first and the last one of the samples.
+
+    Args:
+        entries: What the norms are of.
+        scale: What the loss was multiplied by.
+        norms: One for each time step.
+    """
     n_grad, n_bad, total = 0, 0, 0.0
     by_time: dict[int, float] = defaultdict(float)
     numbers = iter(norms)
     for length, size, time in entries:
         for step in range(length):
-            square = next(numbers) ** 2
+            square = (next(numbers) / scale) ** 2
             if not math.isfinite(square):
                 n_bad += 1
                 continue

@@ -58,6 +58,7 @@ class LayerReader:
 
     def flush(self, session: Session | None, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
+        self._subject.loss_scale = None if session is None else session.loss_scale
         if self._lane(phase).end():
             self._sites.pop(phase, None)
         counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None

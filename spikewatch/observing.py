@@ -113,6 +113,9 @@ class Session(Protocol):
     track_weights: int
     """Of a layer with more weights than these, so many are followed one by one."""
 
+    loss_scale: "Tensor | float | None"
+    """What the loss of the step that ends was multiplied by, as gradients still are."""
+
     n_forwards: int
     """Number of the model's forward pass, from 1; 0 while the model itself was never called."""
 

@@ -27,6 +27,7 @@ class LiveSession:
         root_phase: `train` or `eval` while a forward pass of the root runs, else None.
         eval_pending: Whether something was counted in phase `eval` since its last flush.
         spent_s: Time spent in hooks since the step began.
+        loss_scale: What the loss of the step that ends was multiplied by; None: by nothing.
         track_weights: Of a layer with more weights than these, so many are followed one by one.
     """
 
@@ -39,6 +40,7 @@ class LiveSession:
         self.root_phase: str | None = None
         self.eval_pending = False
         self.spent_s = 0.0
+        self.loss_scale: torch.Tensor | float | None = None
         self.on_touch: Callable[[], None] | None = None
         self.on_sample: Callable[[str], None] | None = None
         self._samples = Samples()

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from .evaluations import Evaluations
 from .layers import Layer, called_parts
 from .ledger import Ledger
+from .loss_scale import loss_scale
 from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
 from .sampling import Sampler
@@ -280,6 +281,7 @@ class Stepping:
             began = time.perf_counter()
             observed = self._train_active or session.eval_pending
             if self._train_active:
+                session.loss_scale = loss_scale()
                 self._flush("train")
                 self._tell_what_is_unseen()
             self._sees = True

@@ -8,7 +8,8 @@ where σ′ is 0.20–0.25 at each).
 ∂L/∂s is taken at the tensor that the layer returns. Of a neuron that is called at each step and
 does not detach its reset, this includes the way through that reset; of one that gets the whole
 sequence it does not, because the returned stack takes no part in the reset. So `grad_norm` of the
-two step modes may differ where their spikes and σ′ are the same.
+two step modes may differ where their spikes and σ′ are the same. What a `GradScaler` multiplied
+the loss by is taken out again.
 """
 
 from collections.abc import Sequence
@@ -115,7 +116,9 @@ def lost_frac() -> pl.Expr:
 
 @GRADIENTS.metric(unit="1", bad="low")
 def grad_norm() -> pl.Expr:
-    """‖∂L/∂s‖₂ over all slots of the step. NULL where no backward pass reached the spikes."""
+    """‖∂L/∂s‖₂ over all slots of the step, without a `GradScaler`'s factor. NULL where no backward
+    pass reached the spikes.
+    """
     return pl.when(pl.col("n_grad") > 0).then(pl.col("sum_sq_grad").sqrt())
 
 

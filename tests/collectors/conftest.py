@@ -22,6 +22,7 @@ class Listener:
         self.active = self.detailed = True
         self.n_forwards = self.step = 0
         self.track_weights = 65_536
+        self.loss_scale: torch.Tensor | float | None = None
         self.forced_phase: str | None = None
         self.samples = Samples()
         self.notes: list[tuple[str, str]] = []

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from spikewatch import loss_scale
+
 from .little_nets import OwnNeuron, Spike, TernaryLinear
 
 
@@ -202,3 +204,25 @@ def test_no_fault_comes_of_an_empty_batch_or_of_inference_mode(watched, stored):
     train(net, torch.rand(5, 8))
     watch.close()
     assert stored("FROM events WHERE kind = 'fault'").is_empty()
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["number", "on its device"])
+def test_gradients_are_told_without_the_factor_of_a_loss_scaler(watched, stored, monkeypatch, wait):
+    if not wait:
+        monkeypatch.setattr(loss_scale, "can_be_looked_at", lambda _: False)
+    told = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 6), OwnNeuronAnew(), nn.Linear(6, 2))
+        watch = watched(net, run=f"scaled {enabled}")
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", 2.0**16, growth_interval=1, enabled=enabled)
+        for _ in range(3):
+            optimizer.zero_grad()
+            scaler.scale(net(2 * torch.rand(5, 8)).square().mean()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        watch.close()
+        told.append(stored(f"SELECT grad_norm FROM gradients WHERE run = '{watch.run}'"))
+    assert told[0].height == 3
+    assert told[0].equals(told[1])  # a power of two changes no digit
