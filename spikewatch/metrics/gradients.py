@@ -116,8 +116,9 @@ def lost_frac() -> pl.Expr:
 
 @GRADIENTS.metric(unit="1", bad="low")
 def grad_norm() -> pl.Expr:
-    """‖∂L/∂s‖₂ over all slots of the step, without a `GradScaler`'s factor. NULL where no backward
-    pass reached the spikes.
+    """‖∂L/∂s‖₂ over all slots of the step, without a `GradScaler`'s factor.
+
+    NULL where no backward pass reached the spikes.
     """
     return pl.when(pl.col("n_grad") > 0).then(pl.col("sum_sq_grad").sqrt())
 
