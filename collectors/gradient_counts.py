@@ -48,6 +48,8 @@ class GradientCounts:
 
     def add(self, call: Call) -> None:
         """Have ∂L/∂s counted when the backward pass reaches the spikes."""
+        if self._entries and not self._awaited:
+            self._clear()  # late ones, of a step that is over, and in which this one was not due
         block = None
         if call.again:
             if self._block.is_over:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from spikewatch.observing import Counts
 
 from .calls import Call, Subject
+from .gradient_counts import GradientCounts
 from .instruments import ALWAYS, INSTRUMENTS
 
 
@@ -57,6 +58,7 @@ class Site:
         self._subject = subject
         self._alternation = Alternation()
         self._instruments = [make(subject) for make in INSTRUMENTS]
+        self._gradients = next(x for x in self._instruments if isinstance(x, GradientCounts))
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
 
     def add(self, call: Call) -> None:
@@ -70,9 +72,13 @@ class Site:
             instrument.add(call)
 
     def flush(self) -> Counts | None:
-        """Counters of all instruments; None without a call since the last flush."""
+        """Counters of all instruments; None without a call since the last flush.
+
+        A gradient may come a step later than the call, as where a GAN's discriminator steps before
+        its generator: it is counted in the step that it comes in.
+        """
         if not self.called:
-            return None
+            return self._gradients.flush()
         self.called = False
         whole = Counts({})
         for instrument in self._instruments:

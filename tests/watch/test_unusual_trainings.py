@@ -226,3 +226,30 @@ def test_gradients_are_told_without_the_factor_of_a_loss_scaler(watched, stored,
         told.append(stored(f"SELECT grad_norm FROM gradients WHERE run = '{watch.run}'"))
     assert told[0].height == 3
     assert told[0].equals(told[1])  # a power of two changes no digit
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_gradient_that_comes_a_step_later_is_counted_where_it_comes(watched, stored, every):
+    def gan(norms):
+        for _ in range(3):
+            fake = net.made(torch.rand(5, 8))
+            fake.register_hook(lambda g: norms.append(g.norm().item()))
+            for optimizer, made in ((of_judge, fake.detach()), (of_maker, fake)):
+                optimizer.zero_grad()
+                net.judged(made).square().mean().backward()
+                optimizer.step()
+
+    torch.manual_seed(0)
+    net, norms = nn.Module(), []
+    net.made = nn.Sequential(nn.Linear(8, 6), OwnNeuronAnew())
+    net.judged = nn.Sequential(nn.Linear(6, 6), OwnNeuronAnew(), nn.Linear(6, 1))
+    of_maker, of_judge = (torch.optim.SGD(m.parameters(), 0.1) for m in (net.made, net.judged))
+    watch = watched(net, every=every)
+    gan(norms)
+    watch.close()
+    told = stored(
+        "SELECT step, grad_norm FROM gradients WHERE layer = 'made.1' ORDER BY step"
+    ).rows()
+    late = [(2 * i + 1, pytest.approx(norm)) for i, norm in enumerate(norms)]
+    unknown = [(2 * i, None) for i in range(3)]
+    assert told == sorted(unknown + (late if every == 1 else []), key=lambda row: row[0])
