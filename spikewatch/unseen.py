@@ -32,6 +32,7 @@ _SILENT = (
     "layer(x), leave it out of what is compiled, or pass its spikes through "
     "spikewatch.tap('name', spikes)"
 )
+PATIENCE_OPEN_STEPS = 16  # with a layer of which it is open what it makes
 _PATIENCE_STEPS = 2
 _PATIENCE_STEPS_SEEN = 4  # with a layer that was called before: an actor waits for its critic
 _PATIENCE_LOOKS = 3
