@@ -14,9 +14,13 @@ from .session import LiveSession
 
 
 NOTHING_FOUND = (
-    "in the first step no layer made spikes or had ternary weights. If a module does, name it: "
-    "attach(model, layers=['name']). If a function does, pass its output through "
+    "until now no layer made spikes, as far as can be seen, or had ternary weights. If a module "
+    "does, name it: attach(model, layers=['name']). If a function does, pass its output through "
     "spikewatch.tap('name', spikes) in forward"
+)
+STILL_OPEN = (
+    ". Layers of your own are not known as long as they never fire, or are called under "
+    "torch.no_grad only"
 )
 _WHY = (
     "Hooks are not called inside torch.compile, nor by module.forward(x), nor when a CUDA graph is "
