@@ -16,7 +16,7 @@ from .session import LiveSession
 NOTHING_FOUND = (
     "until now no layer made spikes, as far as can be seen, or had ternary weights. If a module "
     "does, name it: attach(model, layers=['name']). If a function does, pass its output through "
-    "spikewatch.tap('name', spikes) in forward"
+    "spikewatch.tap('name', spikes) where it is called, in forward or in another method"
 )
 STILL_OPEN = (
     ". Layers of your own are not known as long as they never fire, or are called under "

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+import spikewatch
+
 
 TOLD = "no layer made spikes"
 
@@ -47,3 +49,46 @@ def test_a_training_without_autograd_is_told_that_nothing_is_watched(
     told = [r.getMessage() for r in caplog.records if TOLD in r.getMessage()]
     assert len(told) == n_told
     assert all("no_grad" in message for message in told)
+
+
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u):
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class ActorCritic(nn.Module):
+    """Has no forward: the training calls a method of its own."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.fc, self.readout, self.then = nn.Linear(6, 16), nn.Linear(16, 2), then
+        self.own = nn.Parameter(torch.randn(16, 16))
+
+    def act(self, x):
+        return self.readout(self.then(Spike.apply(self.fc(x) @ self.own)))
+
+
+def train_actor(net, *, n_steps):
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for _ in range(n_steps):
+        net.act(torch.rand(8, 6)).sum().backward()
+        optimizer.step()
+
+
+def test_spikes_of_a_method_that_forward_never_calls_are_counted_where_one_is_told_to_tap_them(
+    watched, stored, caplog
+):
+    watched(net := ActorCritic(nn.Identity()))
+    train_actor(net, n_steps=3)
+    assert "in forward or in another method" in " ".join(r.getMessage() for r in caplog.records)
+    watch = watched(net := ActorCritic(lambda spikes: spikewatch.tap("act", spikes)))
+    train_actor(net, n_steps=3)
+    watch.close()
+    assert stored("SELECT layer, count(*), sum(n_obs) FROM spikes GROUP BY layer").rows() == [
+        ("act", 3, 3 * 8)
+    ]
