@@ -12,11 +12,14 @@ from .hooks import why_unreadable
 from .levels import looks_like_spikes
 from .library import first_tensor
 from .quantized.operands import is_made_of_weights
+from .straight_through import is_straight_through
 from .surrogate import surrogate_nodes
 
 
 Verdict = Literal["yes", "wait", "no"]
 Evidence = Literal["class", "code", "threshold", "library"]
+
+_SILENT = "hardly fired, or never"
 
 
 class Made(NamedTuple):
@@ -41,19 +44,28 @@ class Candidate:
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
     have both signs and no silence, are no spikes, nor are times of spikes. Of those that only have
-    a threshold the output has to be spikes without doubt, and the input not to be. Of a library's
-    neuron within another one nothing has to be found out, but what it makes is not made by the
-    outer one. Nodes are told apart by themselves and held weakly: the number of one that is freed
-    is soon another's.
+    a threshold the output has to be spikes without doubt, and the input not to be; where hardly any
+    come, another layer of the class that makes spikes is proof enough, or a graph which shows that
+    the silence is made like spikes are. Of a library's neuron within another one nothing has to be
+    found out, but what it makes is not made by the outer one. Nodes are told apart by themselves
+    and held weakly: the number of one that is freed is soon another's.
     """
 
-    def __init__(self, *, found_by: Evidence, claims: WeakSet[Any]) -> None:
+    def __init__(
+        self, *, found_by: Evidence, claims: WeakSet[Any], cls: type, spiking: set[type]
+    ) -> None:
+        """Take what speaks for the layer, what others claim, its class, and those proven."""
         self._found_by = found_by
+        self._by_threshold = found_by == "threshold"
         self._may_all_fire = found_by != "code"
         self._claims = claims
+        self._cls = cls
+        self._spiking = spiking
         self.sure = False
         self.why = ""
-        """Why the verdict was "no"."""
+        """Why the latest verdict was "no" or "wait"; of a silent layer, why it was "yes"."""
+        self.is_silent = False
+        """Whether nothing but spikes was missing in a verdict, "wait"."""
 
     def judge(
         self, args: tuple[Any, ...], spikes: Tensor, nodes: list[Any], made: Mapping[Any, Made]
@@ -66,6 +78,7 @@ class Candidate:
             nodes: The surrogate's nodes behind that.
             made: What functions have made within the call, as far as it was heard, by their nodes.
         """
+        self.why = ""
         by, inputs = self._found_by, [t for a in args if (t := first_tensor(a)) is not None]
         if by == "class" and nodes and self._claims.issuperset(nodes):
             self.why = "a layer within it makes its spikes"
@@ -76,6 +89,7 @@ class Candidate:
             return "yes"
         if by != "class":
             if not spikes.requires_grad:
+                self.why = _SILENT if self.is_silent else "was not part of an autograd graph"
                 return "wait"
             if any(is_made_of_weights(t) for t in inputs):
                 self.why = "it is called with a weight, so it quantizes that"
@@ -90,11 +104,11 @@ class Candidate:
             self.why = "it is made of several layers, or returns some of its spikes only"
             return "no"
         verdict = looks_like_spikes(spikes, may_all_fire=self._may_all_fire)
-        if by == "threshold" and verdict is not False:
-            if any(looks_like_spikes(t, may_all_fire=True) for t in inputs):
+        if self._by_threshold and verdict is not False:
+            if any(_are_spikes(t) for t in inputs):
                 self.why = "it is called with spikes"
                 return "no"
-            if verdict is None:
+            if verdict is None and by == "threshold" and not self._may_be_silent(spikes, inputs):
                 return "wait"
         if verdict is False:
             never = ", and is never 0" if not self._may_all_fire and bool(spikes.all()) else ""
@@ -106,7 +120,20 @@ class Candidate:
         # Too few events to be sure: counted all the same, or a silent layer would go unseen.
         self.sure = verdict is True
         self._found_by = "class"
+        if self.sure and self._by_threshold:
+            self._spiking.add(self._cls)
         return "yes"
+
+    def _may_be_silent(self, spikes: Tensor, inputs: list[Tensor]) -> bool:
+        """Whether what hardly fires is a neuron all the same, and no gate that nothing passes."""
+        if self._cls in self._spiking:
+            self.why = "has a threshold; hardly fired, but another layer of its class makes spikes"
+        elif is_straight_through(spikes, inputs):
+            self.why = "has a threshold; hardly fired, but is made like spikes, by a detach trick"
+        else:
+            self.why, self.is_silent = _SILENT, True
+            return False
+        return True
 
     def _own_nodes(self, inputs: list[Tensor], nodes: list[Any]) -> list[Any]:
         others = {n for t in inputs if t.requires_grad for n in surrogate_nodes(t)}
@@ -157,6 +184,13 @@ class Named:
 
 def _has_values(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point() and not why_unreadable(x)
+
+
+def _are_spikes(x: Tensor) -> bool:
+    """Whether an input is spikes. What silent layers send on is a bias: few values, and never 0."""
+    if not looks_like_spikes(x, may_all_fire=True):
+        return False
+    return not bool(x.all()) or bool((x == x.flatten()[0]).all())
 
 
 def _is_sign(x: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
+from spikewatch.unseen import PATIENCE_OPEN_STEPS
 
 from .axes import Axes
 from .calls import Call, Subject
@@ -36,6 +37,12 @@ _CONFIRMED = {
     "code": "made by an autograd function",
     "threshold": "has a threshold, and its output is spikes",
 }
+_OPEN = (
+    "not counted yet: whether it makes spikes is open, since in {n} observed steps or evaluations "
+    "it {why}. If it does, {what}"
+)
+_NAME_IT = "name it: attach(model, layers=[its name])"
+_TAP_THEM = "pass them through spikewatch.tap('name', spikes)"
 
 
 def find(
@@ -46,7 +53,8 @@ def find(
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
     running = Running(model, [f.module for f in found if f.sure])
     widths = output_widths(model)
-    observers = [SpikeObserver(f, claims, running, widths) for f in found]
+    spiking: set[type] = set()
+    observers = [SpikeObserver(f, claims, running, widths, spiking) for f in found]
     if unwatched := why_unwatched(model):
         if observers:
             observers[0].of_the_model = unwatched
@@ -64,8 +72,17 @@ class SpikeObserver:
         claims: weakref.WeakSet[Any],
         running: Running | None = None,
         widths: frozenset[int] = frozenset(),
+        spiking: set[type] | None = None,
     ) -> None:
-        """Take what was found, the nodes that inner layers claim, and who calls functions."""
+        """Take what was found, and what the observers of a model share.
+
+        Args:
+            found: The layer.
+            claims: The nodes that inner layers claim.
+            running: Who calls functions.
+            widths: How many outputs the model's layers have.
+            spiking: Classes that have shown to make spikes.
+        """
         self.layer = Layer(
             name=found.name,
             kind=found.kind,
@@ -83,10 +100,17 @@ class SpikeObserver:
         self._library = found.library
         self._inferred = Inferred(found.axes, self._tell)
         by: Evidence = "library" if found.nested else found.by
-        self._candidate = Candidate(found_by=by, claims=claims)
+        self._candidate = Candidate(
+            found_by=by,
+            claims=claims,
+            cls=own_type(found.module),
+            spiking=set() if spiking is None else spiking,
+        )
         self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
         self._named = Named() if found.note == BY_HAND else None
         self._by = found.by
+        self._open_phases: set[str] = set()  # of calls since the last flush that were not counted
+        self._n_open_steps = 0
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._rejected = False
@@ -159,12 +183,24 @@ class SpikeObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         counts = self._reader.flush(self._session, phase)
+        if phase in self._open_phases:
+            self._open_phases.remove(phase)
+            self._wait()
+            counts = None  # the step in which the layer is known at last was counted in part only
         if self._ear is None or self._session is None:
             return counts
         if inner := self._ear.inside.flush(self._session, phase):
             self.called = None  # it is seen, though its own forward may be called by hand
             return Counts({}, sites=inner)
         return counts
+
+    def _wait(self) -> None:
+        """A step, or evaluation, has ended in which it was open what the layer makes."""
+        self._n_open_steps += 1
+        if self.waits and self._n_open_steps == PATIENCE_OPEN_STEPS:
+            n, why = self._n_open_steps, self._candidate.why
+            what = _NAME_IT if self.layer.name else _TAP_THEM
+            self._tell(_OPEN.format(n=n, why=why, what=what), aloud=self._candidate.is_silent)
 
     def _module_if_read(self) -> nn.Module | None:
         return None if self.layer.kind == "tap" else self._module()
@@ -296,7 +332,9 @@ class SpikeObserver:
         with torch.no_grad():
             verdict = self._candidate.judge(args, spikes, nodes, made)
         self.waits = verdict == "wait"
-        if verdict == "no":
+        if self.waits:
+            self._open_phases.add(session.phase())
+        elif verdict == "no":
             self._reject(session)
         elif verdict == "yes":
             if self._ear is not None:
@@ -304,7 +342,8 @@ class SpikeObserver:
                 if self._candidate.sure:
                     self._ear.stop()
             if self.layer.kind == "candidate":
-                self.layer = replace(self.layer, kind="spiking", note=_CONFIRMED[self._by])
+                note = self._candidate.why or _CONFIRMED[self._by]
+                self.layer = replace(self.layer, kind="spiking", note=note)
                 session.confirm(self.layer)
         return verdict == "yes"
 

@@ -121,7 +121,8 @@ def _nothing_found(model: nn.Module) -> str:
         f"`attach()` found no spiking and no ternary layer in this {type(model).__name__}. "
         f"Seen: {seen}. {_not_registered(model)}"
         "If a module makes spikes, name it: attach(model, layers=['name']). "
-        "If a function does, pass its output through spikewatch.tap('name', spikes) in forward. "
+        "If a function does, pass its output through spikewatch.tap('name', spikes) where it is "
+        "called, in forward or in another method. "
         "If the weights of plain layers are quantized by writing into them before each forward "
         "pass, name these: attach(model, quantized={'name': lambda layer: layer.weight})."
     )

@@ -26,7 +26,7 @@ from .session import LiveSession
 from .snapshot import take
 from .steps import StepClock
 from .unheard import unheard
-from .unseen import NOTHING_FOUND, Unseen
+from .unseen import NOTHING_FOUND, PATIENCE_OPEN_STEPS, STILL_OPEN, Unseen
 
 
 class Stepping:
@@ -69,6 +69,7 @@ class Stepping:
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
         self._undecided = True  # whether any of the layers makes spikes
+        self._n_undecided = 0  # observed steps
         self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._in_step = False  # the latest of them trains, and all was done that it asks for
@@ -305,9 +306,12 @@ class Stepping:
     def _tell_what_is_unseen(self) -> None:
         if self._undecided and all(x.kind == "candidate" for x in self.layers):
             # Without gradients, as where an actor only acts, it cannot be told yet.
-            self._undecided = any(getattr(x, "waits", False) for x in self._observers)
+            waits = any(getattr(x, "waits", False) for x in self._observers)
+            self._n_undecided += 1
+            self._undecided = waits and self._n_undecided < PATIENCE_OPEN_STEPS
             if not self._undecided:
-                self.session.note("", NOTHING_FOUND, aloud=True)
+                message = NOTHING_FOUND + (STILL_OPEN if waits else "")
+                self.session.note("", message, aloud=True)
             return
         self._undecided = False
         if self._sees:

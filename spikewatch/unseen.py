@@ -14,9 +14,13 @@ from .session import LiveSession
 
 
 NOTHING_FOUND = (
-    "in the first step no layer made spikes or had ternary weights. If a module does, name it: "
-    "attach(model, layers=['name']). If a function does, pass its output through "
-    "spikewatch.tap('name', spikes) in forward"
+    "until now no layer made spikes, as far as can be seen, or had ternary weights. If a module "
+    "does, name it: attach(model, layers=['name']). If a function does, pass its output through "
+    "spikewatch.tap('name', spikes) where it is called, in forward or in another method"
+)
+STILL_OPEN = (
+    ". Layers of your own are not known as long as they never fire, or are called under "
+    "torch.no_grad only"
 )
 _WHY = (
     "Hooks are not called inside torch.compile, nor by module.forward(x), nor when a CUDA graph is "
@@ -32,6 +36,7 @@ _SILENT = (
     "layer(x), leave it out of what is compiled, or pass its spikes through "
     "spikewatch.tap('name', spikes)"
 )
+PATIENCE_OPEN_STEPS = 16  # with a layer of which it is open what it makes
 _PATIENCE_STEPS = 2
 _PATIENCE_STEPS_SEEN = 4  # with a layer that was called before: an actor waits for its critic
 _PATIENCE_LOOKS = 3

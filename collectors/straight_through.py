@@ -1,0 +1,39 @@
+"""Straight-through estimators: whether a graph adds what has no gradient, to change values only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .surrogate import MOVES
+
+
+_SUMS = ("AddBackward0", "SubBackward0")
+_SCALINGS = ("MulBackward0", "DivBackward0", "NegBackward0")
+_MOST_NODES = 256
+
+
+def is_straight_through(x: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether values are a sum with a part that has no gradient: `hard + soft - soft.detach()`.
+
+    What a gate makes of its input is a product, or an operation of its own. What is multiplied with
+    a number or a mask may be a gate's as well, and is not taken.
+
+    Args:
+        x: What a layer returned.
+        inputs: What it was called with: how these were made says nothing of the layer.
+    """
+    seen: set[Any] = {t.grad_fn for t in inputs}
+    open_ends = [x.grad_fn]
+    while open_ends and len(seen) < _MOST_NODES:
+        node = open_ends.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name, parents = node.name(), [parent for parent, _ in node.next_functions]
+        whole = None not in parents
+        if name in _SUMS and not whole:
+            return True
+        if name in _SUMS or (name in _SCALINGS and whole) or any(move in name for move in MOVES):
+            open_ends += parents
+    return False
