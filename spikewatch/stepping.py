@@ -26,7 +26,7 @@ from .session import LiveSession
 from .snapshot import take
 from .steps import StepClock
 from .unheard import unheard
-from .unseen import NOTHING_FOUND, PATIENCE_OPEN_STEPS, STILL_OPEN, Unseen
+from .unseen import Unseen
 
 
 class Stepping:
@@ -68,9 +68,6 @@ class Stepping:
         self.always_on = False
         """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
         self._listening = (False, False)  # whether the observers' hooks are on; all of them
-        self._undecided = True  # whether any of the layers makes spikes
-        self._n_undecided = 0  # observed steps
-        self._sees = True  # a forward pass was seen in this step
         self._root_is_called = False  # then the root's hooks see every forward pass
         self._in_step = False  # the latest of them trains, and all was done that it asks for
         self._replicas = threading.Lock()
@@ -284,8 +281,7 @@ class Stepping:
             if self._train_active:
                 session.loss_scale = loss_scale()
                 self._flush("train")
-                self._tell_what_is_unseen()
-            self._sees = True
+                self._unseen.after_step(self._observers, self.layers)
             if session.eval_pending:
                 evaluated = time.perf_counter()
                 self._flush("eval")
@@ -303,23 +299,8 @@ class Stepping:
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
 
-    def _tell_what_is_unseen(self) -> None:
-        if self._undecided and all(x.kind == "candidate" for x in self.layers):
-            # Without gradients, as where an actor only acts, it cannot be told yet.
-            waits = any(getattr(x, "waits", False) for x in self._observers)
-            self._n_undecided += 1
-            self._undecided = waits and self._n_undecided < PATIENCE_OPEN_STEPS
-            if not self._undecided:
-                message = NOTHING_FOUND + (STILL_OPEN if waits else "")
-                self.session.note("", message, aloud=True)
-            return
-        self._undecided = False
-        if self._sees:
-            self._unseen.after_step(self._observers)
-
     def _see_nothing(self) -> None:
         if self._listening[0]:
-            self._sees = False
             self._unseen.blind()
         else:  # the root was called at first, and its parts are now
             self._root_is_called = False

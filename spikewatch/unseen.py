@@ -9,16 +9,17 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from .layers import Layer
 from .observing import Observer
 from .session import LiveSession
 
 
-NOTHING_FOUND = (
+_NOTHING_FOUND = (
     "until now no layer made spikes, as far as can be seen, or had ternary weights. If a module "
     "does, name it: attach(model, layers=['name']). If a function does, pass its output through "
     "spikewatch.tap('name', spikes) where it is called, in forward or in another method"
 )
-STILL_OPEN = (
+_STILL_OPEN = (
     ". Layers of your own are not known as long as they never fire, or are called under "
     "torch.no_grad only"
 )
@@ -73,13 +74,33 @@ class Unseen:
         self._weights = Weights(model)
         self._sign_of_life = (0, 0)
         self._n_blind_looks = 0
+        self._is_blind = False  # in this step
+        self._undecided = True  # whether any of the layers makes spikes
+        self._n_undecided = 0  # observed steps
 
     def blind(self) -> None:
         """The optimizer steps, and no forward pass was seen."""
+        self._is_blind = True
         self._session.note("", _BLIND, aloud=True)
 
-    def after_step(self, observers: Sequence[Observer]) -> None:
-        """An observed step ended in which a forward pass was seen: which layers were not called?"""
+    def after_step(self, observers: Sequence[Observer], layers: Sequence[Layer]) -> None:
+        """An observed step has ended: is anything found, and which layers were not called?"""
+        is_blind, self._is_blind = self._is_blind, False
+        if self._undecided and all(x.kind == "candidate" for x in layers):
+            self._decide(waits=any(getattr(x, "waits", False) for x in observers))
+            return
+        self._undecided = False
+        if not is_blind:
+            self._look_for_silent(observers)
+
+    def _decide(self, *, waits: bool) -> None:
+        # Without gradients, as where an actor only acts, it cannot be told yet.
+        self._n_undecided += 1
+        self._undecided = waits and self._n_undecided < PATIENCE_OPEN_STEPS
+        if not self._undecided:
+            self._session.note("", _NOTHING_FOUND + (_STILL_OPEN if waits else ""), aloud=True)
+
+    def _look_for_silent(self, observers: Sequence[Observer]) -> None:
         silent: dict[int, list[str]] = {}  # by how many steps they were
         for observer in observers:
             called, name = getattr(observer, "called", None), observer.layer.name
