@@ -81,7 +81,7 @@ class SpikeObserver:
         """What is to be told, once, of the model as a whole."""
         self._module = weakref.ref(found.module)
         self._library = found.library
-        self._inferred = Inferred(found.axes, self._tell)
+        self._inferred = Inferred(found.axes, self._tell, self._module_if_read, widths)
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(found_by=by, claims=claims)
         self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
