@@ -42,19 +42,24 @@ _TRANSPOSED = {
 }
 
 
-def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
+def fan_out(module: nn.Module, x: Tensor, n_outputs: int = 0) -> FanOut | None:
     """Fan-out of a Linear or Conv layer for inputs of this shape.
 
     Args:
         module: The layer.
         x: Its input; only shape and device matter. Shape: [..., features], or [..., C, *space]; of
-            a kernel of one place in all [B, C, *], which a class of its own may bring to rank.
+            a kernel of one place in all [B, C, *], which a class of its own may bring to rank; of
+            a Linear class [B, *, features, *], in whose code the features are not the last axis.
+        n_outputs: Elements of its output, which tell whether such a class uses each input once.
 
     Returns:
         None where the input has another shape: a class of its own that reshapes it.
     """
     if isinstance(module, nn.Linear):
-        fits = x.shape[-1] == module.in_features
+        fits = x.shape[-1] == module.in_features or (
+            module.in_features in x.shape[1:]
+            and n_outputs * module.in_features == x.numel() * module.out_features
+        )
         return FanOut(None, float(module.out_features)) if fits else None
     n_axes = len(_kernel(module))
     if x.dim() <= n_axes:
@@ -73,8 +78,9 @@ def fan_out(module: nn.Module, x: Tensor) -> FanOut | None:
 
 def inputs_of_one(module: nn.Module, x: Tensor) -> int:
     """Elements of one input of a Linear or Conv layer: of one sample, at one time step."""
-    n_axes = 0 if isinstance(module, nn.Linear) else len(_kernel(module))
-    return math.prod(x.shape[-n_axes - 1 :])
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return math.prod(x.shape[-len(_kernel(module)) - 1 :])
 
 
 def reach_of(

@@ -1,16 +1,20 @@
 """Where time is in the output of a neuron that nobody described, from the autograd graph."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from spikewatch.layers import own_type
+
+from .inner_loops import loops, returned_axis, steps_held
 from .surrogate import output_shape, surrogate_nodes
 
 
 _MOST_HOPS = 8
+_LEAST_RANK = 3  # of a sequence of batches of neurons
 _KEEPS_SHAPE = ("Mul", "Div", "Neg", "Add", "Sub", "Rsub", "Clone", "ToCopy", "NativeDropout")
 _FLATTENS = ("View", "UnsafeView", "ReshapeAlias")
 
@@ -18,11 +22,23 @@ _FLATTENS = ("View", "UnsafeView", "ReshapeAlias")
 class Inferred:
     """The axes of one layer's output: named by hand, or found out as soon as a graph tells."""
 
-    def __init__(self, axes: str, tell: Callable[[str], None]) -> None:
-        """Take axes that were named by hand, or "", and who is told what is not certain."""
+    def __init__(
+        self,
+        axes: str,
+        tell: Callable[[str], None],
+        module: Callable[[], nn.Module | None],
+        widths: Collection[int],
+    ) -> None:
+        """Take axes that were named by hand, or "", and what else may tell them.
+
+        Who is told what is not certain; the layer, if it is a module; and how many outputs the
+        model's layers with weights have, which are channels or neurons.
+        """
         self._axes = axes
         self._folded: Folded | None = None
         self._tell = tell
+        self._module = module
+        self._widths = widths
 
     def layout(self, spikes: Tensor) -> tuple[str, Callable[[Tensor], Tensor] | None]:
         """Axes of an output, and what unfolds time and batch where they share one."""
@@ -40,7 +56,31 @@ class Inferred:
             self._axes = self._folded.axes
             return
         axes = infer_axes(spikes, nodes, self._tell)
+        if axes == "B*" and nodes:
+            axes = self._look_inside(spikes, nodes)
         self._axes = axes if nodes or axes != "B*" else ""
+
+    def _look_inside(self, spikes: Tensor, nodes: Sequence[Any]) -> str:
+        """Axes of what a function made that may itself have looped over time."""
+        shape = spikes.shape
+        function = nodes[0]._forward_cls
+        module = self._module()
+        cls = None if module is None else own_type(module)
+        if len(shape) < _LEAST_RANK or not loops(function, cls):
+            return "B*"
+        time = _time_inside(spikes, nodes)
+        if time is None:
+            steps = set[int]() if module is None else steps_held(module) - {*self._widths}
+            fits = [axis for axis, n in enumerate(shape) if n in steps]
+            time = fits[0] if len(fits) == 1 else None
+        if time is not None:
+            return _written(time, len(shape))
+        self._tell(
+            f"{function.__name__} loops, perhaps over time: which axis of {list(shape)} would be "
+            "that of time cannot be told. It is read as one time step of a batch, 'B*'; if it is "
+            "more, name its axes: attach(layers={name: 'TB*'})"
+        )
+        return "B*"
 
 
 @dataclass(frozen=True)
@@ -104,7 +144,7 @@ def infer_axes(
     A stack of time steps tells where their axis is. Otherwise, a loop over time leaves one node of
     the surrogate for each step, whose shape lacks the axis of time; the first may have none, where
     a neuron fires before it integrates. A single node of the output's own shape is a call for one
-    time step.
+    time step, unless the function's own code loops over time.
 
     Args:
         spikes: What the neuron returned.
@@ -158,16 +198,32 @@ def _stacked_at(node: Any, shape: Sequence[int], *, hops: int) -> int | None:
     Looked for behind operations that keep the shape, and those that swap dimensions; `hops` of all.
     """
     rank = len(shape)
-    dims: list[int] | None = list(range(rank))  # of a node's output, by those of the first one's
+    for behind, dims in _with_dims(node, rank, hops=hops):
+        if behind.name().startswith(("Stack", "Cat")):
+            time = dims.index(_signed(behind._saved_dim, rank))
+            return time if _is_of_steps(behind, shape[time]) else None
+    return None
+
+
+def _time_inside(spikes: Tensor, nodes: Sequence[Any]) -> int | None:
+    """The dimension along which the function that made the spikes has put time steps together."""
+    rank = spikes.dim()
+    for node, dims in _with_dims(spikes.grad_fn, rank, hops=_MOST_HOPS):
+        if node in nodes:
+            axis = returned_axis(node._forward_cls, rank=rank)
+            return None if axis is None else dims.index(axis)
+    return None
+
+
+def _with_dims(node: Any, rank: int, *, hops: int) -> Iterator[tuple[Any, list[int]]]:
+    """The nodes behind one, each with the dimensions of its output, by those of the first one's."""
+    dims: list[int] | None = list(range(rank))
     for _ in range(hops):
         if node is None or dims is None or len(_shape_of(node)) != rank:
             break
-        if node.name().startswith(("Stack", "Cat")):
-            time = dims.index(_signed(node._saved_dim, rank))
-            return time if _is_of_steps(node, shape[time]) else None
+        yield node, dims
         dims = _dims_behind(node, dims, rank)
         node = next((parent for parent, _ in node.next_functions if parent is not None), None)
-    return None
 
 
 def _dims_behind(node: Any, dims: list[int], rank: int) -> list[int] | None:

@@ -98,7 +98,7 @@ class SpikeObserver:
         """What is to be told, once, of the model as a whole."""
         self._module = weakref.ref(found.module)
         self._library = found.library
-        self._inferred = Inferred(found.axes, self._tell)
+        self._inferred = Inferred(found.axes, self._tell, self._module_if_read, widths)
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(
             found_by=by,

@@ -22,9 +22,11 @@ from .surrogate import derivative_at, draws_random_numbers, has_effects
 
 
 # Points on one side of the threshold: fine ones near it, for a width of 0.001 as for one of 50, and
-# half a hundredth apart up to 4, where a saved potential still has its threshold in it.
+# half a hundredth apart up to 4, where a saved potential still has its threshold in it. There, fine
+# ones are added on both sides of the highest.
 _FINE = (1e-4, 1e2, 400)
 _EVEN = (0.005, 800)
+_NEAR = 0.1
 _NAME = "fwhm"
 
 
@@ -51,7 +53,14 @@ class SurrogateWidth:
 
     def _read(self, node: Any) -> Tensor | None:
         try:
-            return derivative_at(node, _points)
+            slope = derivative_at(node, _points)
+            if slope is None:
+                return None
+            peak = _peak(slope)
+            near = derivative_at(
+                node, lambda dtype, device: _near(peak.to(dtype), _offsets(dtype, device))
+            )
+            return None if near is None else torch.cat([slope, near, peak.to(slope.dtype)])
         except Exception:  # noqa: BLE001 - a backward that needs more than what it saved
             return None
 
@@ -63,17 +72,24 @@ class SurrogateWidth:
         return Counts({"dynamics": {(_NAME,): OnHost(slope.double(), _fold)}})
 
 
-def _grid() -> list[float]:
+def _fine() -> list[float]:
     low, high, n = _FINE
-    fine = [low * (high / low) ** (i / (n - 1)) for i in range(n)]
+    return [low * (high / low) ** (i / (n - 1)) for i in range(n)]
+
+
+def _grid() -> list[float]:
     step, n_even = _EVEN
-    side = sorted({*fine, *(step * i for i in range(1, n_even + 1))})
+    side = sorted({*_fine(), *(step * i for i in range(1, n_even + 1))})
     return [-x for x in reversed(side)] + [0.0] + side
 
 
+def _grid_near() -> list[float]:
+    return [sign * x for sign in (-1, 1) for x in _fine() if x < _NEAR]
+
+
 @cache
-def _grid_of() -> np.ndarray:
-    return np.array(_grid())
+def _grids_of() -> tuple[np.ndarray, np.ndarray]:
+    return np.array(_grid()), np.array(_grid_near())
 
 
 @cache
@@ -81,8 +97,29 @@ def _points(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(_grid(), dtype=dtype, device=device)
 
 
-def _fold(slope: list[float]) -> Mapping[str, float | None]:
-    return {_NAME: full_width(_grid_of(), slope)}
+@cache
+def _offsets(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(_grid_near(), dtype=dtype, device=device)
+
+
+def _peak(slope: Tensor) -> Tensor:
+    """The size of the point at which σ′ is highest, without waiting for the device. Shape: (1,)."""
+    finite = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return _points(slope.dtype, slope.device).abs().index_select(0, finite.argmax().reshape(1))
+
+
+def _near(peak: Any, offsets: Any) -> Any:
+    """Points near a peak, and their negatives: ternary spikes have a peak on either side."""
+    near = peak + offsets
+    return torch.cat([near, -near]) if isinstance(near, Tensor) else np.concatenate([near, -near])
+
+
+def _fold(numbers: list[float]) -> Mapping[str, float | None]:
+    grid, offsets = _grids_of()
+    *slope, peak = numbers
+    at = np.concatenate([grid, _near(peak, offsets)])
+    order = at.argsort(kind="stable")
+    return {_NAME: full_width(at[order], np.array(slope)[order])}
 
 
 def full_width(at: ArrayLike, slope: ArrayLike) -> float | None:
@@ -111,12 +148,14 @@ def full_width(at: ArrayLike, slope: ArrayLike) -> float | None:
     top = float(slope.max())
     if top <= 0:
         return None
-    right = int(np.flatnonzero(slope >= top * (1 - 1e-6))[-1])
+    is_top = slope >= top * (1 - 1e-6)
+    right = int(np.flatnonzero(is_top)[-1])
     two_peaks = slope[reach] < top * (1 - 1e-3) and right != reach
     two_peaks &= slope[len(at) - 1 - right] >= top * (1 - 1e-3)
     outer = _falls_to(top / 2, at[right:], slope[right:])
     if two_peaks and outer is not None:
-        return 2 * (outer - float(at[right]))
+        left = int(np.flatnonzero(~is_top[:right])[-1]) + 1  # not `right` of one with a flat top
+        return 2 * (outer - float(at[left] + at[right]) / 2)
     inner = _falls_to(top / 2, at[right::-1], slope[right::-1])
     return None if outer is None or inner is None else outer - inner
 

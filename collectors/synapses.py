@@ -23,6 +23,9 @@ from .own_products import WEIGHTED
 from .quantized.pairs import half_of_pair
 
 
+_NOT_COUNTED = "its operations are not counted: it is given other axes than torch's own layer is"
+
+
 def find(
     model: nn.Module,
     *,
@@ -72,17 +75,20 @@ class SynapseObserver:
         try:
             x = args[0] if args else None
             if isinstance(x, Tensor) and isinstance(output, Tensor) and not why_unreadable(x):
-                self._count(session.phase(), module, x.detach(), output.numel())
+                self._count(session, module, x.detach(), output.numel())
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)
 
-    def _count(self, phase: str, module: nn.Module, x: Tensor, n_outputs: int) -> None:
-        reach = fan_out(module, x) if x.numel() else None
+    def _count(self, session: Session, module: nn.Module, x: Tensor, n_outputs: int) -> None:
+        if not x.numel():
+            return
+        reach = fan_out(module, x, n_outputs)
         if reach is None:
+            session.note(self.layer.name, _NOT_COUNTED)
             return
         n_called = x.numel() // inputs_of_one(module, x)
-        self._operations.count(phase, x, reach, n_outputs, n_called=n_called)
+        self._operations.count(session.phase(), x, reach, n_outputs, n_called=n_called)
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""

@@ -97,6 +97,49 @@ def test_an_annealed_width_is_followed(listen):
     assert widths == pytest.approx([ATAN, ATAN / math.sqrt(8), ATAN / 8], rel=0.01)
 
 
+class Beside(torch.autograd.Function):
+    """Keeps the potential, and the threshold beside it."""
+
+    @staticmethod
+    def forward(ctx, u, threshold, signed, slope):
+        ctx.save_for_backward(u)
+        ctx.threshold, ctx.signed, ctx.slope = threshold, signed, slope
+        return (u > threshold).float() - signed * (u < -threshold).float()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (u,) = ctx.saved_tensors
+        at_negative = ctx.signed * ctx.slope(u + ctx.threshold)
+        return gradient * (ctx.slope(u - ctx.threshold) + at_negative), None, None, None
+
+
+class KeepsBeside(nn.Module):
+    def __init__(self, *how):
+        super().__init__()
+        self.threshold, self.mem, self.how = how[0], 0.0, how
+
+    def forward(self, x):
+        self.mem = 0.5 * self.mem + x
+        return Beside.apply(self.mem, *self.how)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.9873, 0.30251, 2.4976])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("slope", "width"),
+    [
+        (lambda v: 1 / (1 + 25 * v.abs()) ** 2, SUPER / 25),
+        (lambda v: 1 / (1 + 200 * v.abs()) ** 2, SUPER / 200),
+        (lambda v: (v.abs() < 0.25).float(), 0.5),
+    ],
+)
+def test_a_threshold_beside_the_potential_makes_it_no_wider(
+    listen, threshold, signed, slope, width
+):
+    lif = KeepsBeside(threshold, signed, slope)
+    assert width_of(listen, lif)["fwhm"] == pytest.approx(width, rel=0.03)
+
+
 def test_a_straight_through_estimator_has_no_width(listen):
     row = width_of(listen, leaky(snn_surrogate.straight_through_estimator()))
     assert row.get("fwhm") is None
@@ -135,6 +178,15 @@ def test_what_overflows_far_out_does_no_harm():
 def test_of_two_peaks_it_is_the_width_of_one():
     slope = [max(0.0, 1 - abs(abs(x) - 1.0) / 0.8) for x in GRID]
     assert full_width(GRID, slope) == pytest.approx(0.8, abs=0.01)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.05, 0.95), st.floats(0.02, 0.8))
+def test_of_two_windows_it_is_the_width_of_one(threshold, width):
+    half = min(width, threshold) / 2
+    slope = [float(abs(abs(x) - threshold) < half) for x in GRID]
+    if any(slope):
+        assert full_width(GRID, slope) == pytest.approx(2 * half, abs=0.021)
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, float("nan"), float("inf")])

@@ -126,6 +126,41 @@ def test_a_class_that_reshapes_its_input_is_left_out_but_where_each_place_stands
     assert fan_out(nn.Conv3d(4, 6, 1, groups=2), x) == FanOut(None, 3.0)
 
 
+class TimeLast(nn.Linear):
+    """Works on [B, C, T], as layers of many spiking repositories do (STBP, tdBN)."""
+
+    def forward(self, x):
+        return nn.functional.linear(x.mT, self.weight, self.bias).mT
+
+
+@pytest.mark.parametrize("n_steps", [5, 3])  # with 3 any axis but the first may be the features'
+def test_a_linear_class_whose_features_are_not_last_is_counted_as_one_whose_are(listen, n_steps):
+    x = torch.bernoulli(torch.full((4, 3, n_steps), 0.5))
+    rows = [energy_of(listen, kind(3, 7), x) for x, kind in ((x, TimeLast), (x.mT, nn.Linear))]
+    assert rows[0] == rows[1]
+    assert rows[0]["n_sops"] == 7 * int(x.count_nonzero())
+
+
+class MeanOverTime(TimeLast):
+    def forward(self, x):
+        return super().forward(x).mean(-1)
+
+
+class Embedded(nn.Linear):
+    """Has as many samples as features, by chance."""
+
+    def forward(self, x):
+        return super().forward(torch.stack([x, x.square(), x.sin()], -1).flatten(1))
+
+
+@pytest.mark.parametrize("module", [MeanOverTime(6, 4), Embedded(6, 4)])
+def test_a_linear_class_whose_products_cannot_be_told_is_said_to_be_left_out(listen, module):
+    heard = listen(nn.Sequential(module, snn.Leaky(beta=0.9)))
+    module(torch.ones(6, 6, 2) if isinstance(module, MeanOverTime) else torch.ones(6, 2))
+    assert "energy" not in heard.tables("0")
+    assert [layer for layer, note in heard.notes if "operations are not counted" in note] == ["0"]
+
+
 def test_a_transposed_convolution_reaches_its_kernel():
     conv = nn.ConvTranspose2d(2, 3, 2, stride=2)
     assert fan_out(conv, torch.zeros(1, 2, 4, 4)).each.unique().tolist() == [3 * 4]
