@@ -22,6 +22,7 @@ from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .inferred_axes import Inferred
 from .layer_reader import LayerReader
+from .left_behind import LeftBehind
 from .libraries import user
 from .library import Library, unknown_start
 from .reachable import functions_of, reaches_tap
@@ -130,7 +131,7 @@ class SpikeObserver:
             else self._ear_of(found, running)
         )
         self._starts: bool | None = None
-        self._latest_step: int | None = None  # in which the layer was called
+        self._left = LeftBehind() if found.library is user.LIBRARY else None
 
     def _ear_of(self, found: Found, running: Running) -> Ear | None:
         """What hears the functions that the module calls; where it taps them it is told already."""
@@ -229,10 +230,9 @@ class SpikeObserver:
             return
         try:
             starts = self._library.starts_sample(module, args, kwargs)
-            if session.step != self._latest_step:
-                self._latest_step = session.step
-                if starts is False and self._library.name == "user":
-                    starts = user.replaces_state(module, args, kwargs) is not False
+            if self._left is not None:
+                call = (module, args, kwargs)
+                starts = self._left.starts(session, self.layer.name, call, starts)
             self._starts = session.begins_sample(self.layer.name, starts)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
@@ -293,6 +293,8 @@ class SpikeObserver:
         if self._library.spike_times:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
         starts, self._starts = self._starts, None
+        if self._left is not None and module is not None and session.detailed:
+            self._left.leave(session, module, output)
         self._reader.read(
             session,
             Call(

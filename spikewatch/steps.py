@@ -7,6 +7,9 @@ is asked of the garbage collector, rarely: an optimizer is often made after `att
 Where other optimizers hold the model's latent weights, a step has not ended before they have
 stepped too; or before the next forward pass begins, if they do not.
 
+An optimizer that takes a closure runs the model within its step, changes weights and runs it again:
+its step has not ended before it returns.
+
 Loss scaling skips the optimizer where a gradient is not finite. A training that skips and skips
 would never be looked at again, just when it is ill: many forward passes without a step end one too.
 """
@@ -21,6 +24,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from .in_optimizer import stepping_optimizers
 from .unseen import Weights
 
 
@@ -187,12 +191,20 @@ class StepClock:
         if not self._fresh:
             self._weights.changed()
             return False
-        told = self._has_optimizer() and (self._optimizer_tells or not self._weights.changed())
-        if told and not (training and self._is_skipped()):
+        if self._is_within_step(training=training):
             return False
         self._forwards_of_step = int(training)
         self._end()
         return True
+
+    def _is_within_step(self, *, training: bool) -> bool:
+        """Whether a step goes on, which the optimizer is going to end."""
+        if not self._has_optimizer():
+            return False
+        told = self._optimizer_tells or not self._weights.changed()
+        if told and not (training and self._is_skipped()):
+            return True
+        return any(self._owns(optimizer) for optimizer in stepping_optimizers())
 
     def _is_skipped(self) -> bool:
         usual = self._most_forwards or _FORWARDS_OF_FIRST_STEP

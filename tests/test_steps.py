@@ -80,6 +80,41 @@ def test_gradient_accumulation_is_one_step():
     assert counting.ended == 3
 
 
+@pytest.mark.parametrize("n_calls", [1, 25], ids=["whole sequence", "loop over time"])
+def test_the_forward_passes_of_an_optimizer_s_closure_are_of_one_step(n_calls):
+    model = nn.Linear(2, 1)
+    counting, ran, ended = Counting(model), [], []
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=30, tolerance_change=0)
+
+    def closure():
+        ran.append(n_calls)
+        optimizer.zero_grad()
+        loss = (sum(counting.forward() for _ in range(n_calls)) - 3) ** 2
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+        ended.append(counting.ended)
+        ran.append(0)
+    counting.clock.stop()
+    assert counting.clock.usual_forwards == sum(ran[: ran.index(0)]) > n_calls
+    assert ended == [1, 2, 3]
+
+
+def test_weights_that_change_untold_end_a_step_though_there_is_an_optimizer():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        counting.forward().backward()
+        with torch.no_grad():  # as a compiled one does
+            model.weight.sub_(0.1)
+    counting.clock.stop()
+    assert counting.ended == 2
+    del optimizer
+
+
 def test_a_loop_over_time_that_calls_the_root_is_one_step():
     model = nn.Linear(2, 1)
     counting = Counting(model)

@@ -1,8 +1,9 @@
 """Neurons that users write themselves, read by the names that such code gives its attributes.
 
 * Recognised elsewhere (`recognise.py`): by a threshold and a state, by the autograd graph, by hand.
-* A sample starts where the state, kept as an attribute or passed to `forward`, is fresh; or where
-  its graph is of an earlier step, so that the call can but replace it.
+* A sample starts where the state, kept as an attribute or passed to `forward`, is fresh; where its
+  graph is of an earlier step, so that the call can but replace it; or where it has none, and is not
+  what the latest call left behind (`left_behind.py`).
 * Only attributes, buffers and parameters are read, never properties: those may compute or raise.
   A τ tells of no decay: some use 1 − 1/τ, others exp(−1/τ).
 * A threshold and a decay that it does not hold are globals which its code names (`constants.py`).
@@ -62,16 +63,33 @@ def _own(module: nn.Module, names: tuple[str, ...]) -> Iterator[Any]:
 
 def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
-    states = _states(module, args, kwargs)
+    states = states_before(module, args, kwargs)
     if not states:
         return True if _states_taken(module) else None  # called without the state that it takes
-    return True if replaces_state(module, args, kwargs) else is_fresh(states[0], drive=drive)
+    if replaces_state(module, args, kwargs):
+        return True
+    return is_fresh(states[0], drive=drive, rest=_rest(states[0], drive))
 
 
-def _states(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+def _rest(state: Any, drive: Any) -> float | Tensor:
+    """Where the state rests, if it does: at -65 mV or anywhere, it is the same everywhere then."""
+    if not isinstance(state, Tensor) or not state.numel():
+        return 0.0
+    is_all = state.numel() == 1 and not (isinstance(drive, Tensor) and drive.numel() > 1)
+    return 0.0 if is_all else state.detach()[(0,) * state.dim()]
+
+
+def states_before(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     """The states that a call begins with: those passed to it, or those kept."""
     taken = (argument(module, args, kwargs, name) for name in _states_taken(module))
     return [s for s in taken if s is not None] or [*_own(module, STATES)]
+
+
+def states_after(module: nn.Module, output: Any) -> list[Any]:
+    """What may be a state that a call leaves behind: returned beside the spikes, or kept."""
+    if _states_taken(module):
+        return [*output] if isinstance(output, tuple | list) else []
+    return [*_own(module, STATES)]
 
 
 def replaces_state(
@@ -84,7 +102,7 @@ def replaces_state(
     Returns:
         None where the graph does not tell; in a step's first call it is that of an earlier step.
     """
-    states = _states(module, args, kwargs)
+    states = states_before(module, args, kwargs)
     graph = states[0].grad_fn if states and isinstance(states[0], Tensor) else None
     return False if graph is None or _cuts(own_type(module)) else _is_freed(graph)
 

@@ -35,6 +35,19 @@ def _slope(points: Sequence[Point]) -> float | None:
     return math.fsum(map(mul, dx, [y - y_mean for _, y in points])) / math.fsum(map(mul, dx, dx))
 
 
+def _overdue(points: Sequence[Point]) -> float:
+    """Zeros at the end, over the longest row of zeros before them that something ended."""
+    if points[-1][1]:
+        return 0.0
+    longest = run = 0
+    for _, y in points:
+        if y:
+            longest, run = max(longest, run), 0
+        else:
+            run += 1
+    return run / max(1, longest)
+
+
 # Name: what it computes, and what that is.
 FUNCTIONS: dict[str, tuple[Callable[[Sequence[Point]], float | None], str]] = {
     "avg_over": (_mean, "avg_over(x, n): mean of the latest n figures, this one included"),
@@ -43,6 +56,11 @@ FUNCTIONS: dict[str, tuple[Callable[[Sequence[Point]], float | None], str]] = {
     "std_over": (_std, "std_over(x, n): standard deviation of the latest n"),
     "slope": (_slope, "slope(x, n): least-squares slope of the latest n, per training step"),
     "ago": (lambda p: p[0][1], "ago(x, n): the figure n windows ago"),
+    "overdue": (
+        _overdue,
+        "overdue(x, n): for how many figures x has been 0, as a multiple of the most it ever was "
+        "before among the latest n, or of 1; it needs no more than one figure",
+    ),
     "baseline": (
         lambda p: median(y for _, y in p),
         f"baseline(x): the layer's own normal, the median of its first {BASELINE} figures since "

@@ -36,8 +36,13 @@ class Lookback:
 
     @property
     def n_kept(self) -> int:
-        """How many figures it needs."""
+        """How many figures it keeps."""
         return self.n + 1 if self.function == "ago" else self.n
+
+    @property
+    def n_needed(self) -> int:
+        """From how many figures on it says something."""
+        return 1 if self.function == "overdue" else self.n_kept
 
 
 # Texts, names in quotes and comments; what is left may be a call of ours.
@@ -138,7 +143,7 @@ def _take(
     if point[0] < lookback.from_step:
         return None
     memory.points.append(point)
-    if len(memory.points) < lookback.n_kept:
+    if len(memory.points) < lookback.n_needed:
         return None
     value = FUNCTIONS[lookback.function][0](memory.points)
     if lookback.function == "baseline":

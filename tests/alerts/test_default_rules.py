@@ -1,3 +1,5 @@
+import itertools
+
 import polars as pl
 import pytest
 
@@ -286,6 +288,33 @@ def test_a_readout_with_deeper_layers_after_it_is_not_detached(wide):
     cut = {"n_grad": 0, "sum_sq_grad": None}
     assert ("detached-layer", "lif") in fired(wide(range(10), lif=cut))
     assert not fired(wide(range(10), lif=cut | {"is_unused": 1}))
+
+
+def trained_now_and_then(wide, steps, n_without):
+    """Steps in which the layer has gradient once after so many without, in turn."""
+    cut, frames, turns = {"n_grad": 0, "sum_sq_grad": None}, [], itertools.cycle(n_without)
+    while steps:
+        n = next(turns)
+        frames += [wide(part, lif=cut) for part in [steps[:n]] if part]
+        frames += [wide(part) for part in [steps[n : n + 1]] if part]
+        steps = steps[n + 1 :]
+    return pl.concat(frames)
+
+
+@pytest.mark.parametrize("n_without", [[1], [5], [9, 9, 30], [2, 0, 0, 9, 1, 20]])
+def test_a_layer_that_is_trained_at_a_slower_pace_is_not_detached(wide, n_without):
+    healthy = trained_now_and_then(wide, range(300), n_without)
+    assert not fired(healthy)
+    cut = wide(range(300, 520), lif={"n_grad": 0, "sum_sq_grad": None})
+    assert fired(healthy, cut) == {("detached-layer", "lif")}
+
+
+def test_a_layer_is_called_detached_after_ten_observed_steps(wide):
+    cut = {"n_grad": 0, "sum_sq_grad": None}
+    assert not fired(wide(range(9), lif=cut))
+    assert fired(wide(range(10), lif=cut)) == {("detached-layer", "lif")}
+    later = wide(range(40)), wide(range(40, 50), lif=cut)
+    assert fired(*later) == {("detached-layer", "lif")}
 
 
 def test_a_last_time_step_that_has_nothing_left_to_learn_is_no_illness(wide):

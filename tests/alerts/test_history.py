@@ -44,6 +44,7 @@ def ask(call, values, *, after_step=0, every=1):
         ("std_over(mfr, 3)", [1, 2, 3], [None, None, 1.0]),
         ("slope(mfr, 3)", [0, 0, 3], [None, None, 1.5]),
         ("ago(mfr, 2)", [5, 6, 7, 8], [None, None, 5.0, 6.0]),
+        ("overdue(mfr, 4)", [0, 0, 2, 0, 0, 0, 0], [1, 2, 0, 0.5, 2, 3, 4]),
         ("baseline(mfr, 3)", [5, 1, 2, 9, 9], [None, None, 2.0, 2.0, 2.0]),
     ],
 )
@@ -52,7 +53,7 @@ def test_each_function_against_a_case_by_hand(call, values, expected):
 
 
 def test_each_function_is_tried():
-    assert len(FUNCTIONS) == 7
+    assert len(FUNCTIONS) == 8
 
 
 def test_slope_is_per_training_step_and_not_per_window():

@@ -39,12 +39,12 @@ def train(net, tmp_path, *, n_steps):
 
 
 def test_a_detached_layer_fires_and_a_readout_that_uses_its_membrane_does_not(tmp_path):
-    fired, _ = train(Net(cut=True), tmp_path, n_steps=8)
+    fired, _ = train(Net(cut=True), tmp_path, n_steps=12)
     assert [layer for rule, layer in fired if rule == "detached-layer"] == ["lif1"]
 
 
 def test_a_sound_structure_is_not_complained_of(tmp_path):
-    fired, notes = train(Net(), tmp_path, n_steps=8)
+    fired, notes = train(Net(), tmp_path, n_steps=12)
     assert not notes
     assert not {rule for rule, _ in fired} & {"detached-layer", "negative-surrogate"}
 

@@ -1,0 +1,94 @@
+"""Whether a neuron of a user's goes on with the state that its latest call left behind.
+
+A sample may begin at any potential, at random ones too. There a state without a graph has replaced
+the one that was left; truncated backpropagation through time, and all that runs without gradients,
+goes on with its values. A look at some of them tells, on the CPU, where it costs no waiting.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikewatch.observing import Session
+
+from .hooks import in_recomputation
+from .libraries import user
+from .library import Start
+
+
+_N_LOOKED_AT = 64
+_UNKNOWN = (
+    "the potential that its calls of a step begin with is neither the same everywhere nor has it a "
+    "graph: whether a sample begins there, or goes on, shows only in steps that are observed one "
+    "after the other"
+)
+
+
+class LeftBehind:
+    """Remembers some numbers of the state that a layer was left with, in steps with such looks."""
+
+    def __init__(self) -> None:
+        self._looks: list[Tensor] = []
+        self._left_at: tuple[int, int] | None = None  # step, and forward pass
+        self._step: int | None = None  # in which the layer was asked about
+        self._goes_on: bool | None = None  # from a step to the next, ever; None: not seen yet
+
+    def leave(self, session: Session, module: nn.Module, output: Any) -> None:
+        """A call is over."""
+        if in_recomputation():
+            return  # of one that is long over
+        self._looks = [_look(s) for s in user.states_after(module, output) if _is_seen(s)]
+        self._left_at = session.step, session.n_forwards
+
+    def starts(
+        self,
+        session: Session,
+        name: str,
+        call: tuple[nn.Module, tuple[Any, ...], Mapping[str, Any]],
+        told: Start,
+    ) -> Start:
+        """Whether a sample begins with a call, of which the state alone tells `told`."""
+        is_first, self._step = session.step != self._step, session.step
+        if told is not False:
+            return told
+        state = next(iter(user.states_before(*call)), None)
+        if not isinstance(state, Tensor) or state.grad_fn is not None or not _is_seen(state):
+            return is_first and user.replaces_state(*call) is not False
+        if self._left_at is None:
+            return None  # the first call of all
+        goes_on = self._has(state) if self._is_latest(session) else None
+        if is_first and goes_on is not None:
+            self._goes_on = self._goes_on or goes_on
+        if goes_on is None:
+            goes_on = self._goes_on
+        if goes_on is None:
+            session.note(name, _UNKNOWN)
+        return goes_on is False
+
+    def _is_latest(self, session: Session) -> bool:
+        """Whether no call may have gone by unseen since."""
+        step, forward = self._left_at or (0, 0)
+        return session.step - step <= 1 and session.n_forwards - forward <= 1
+
+    def _has(self, state: Tensor) -> bool | None:
+        """Whether the state, or a part of the batch's, is as it was left; None: nothing was."""
+        look = _look(state)
+        return any(_share(look, left) for left in self._looks) if self._looks else None
+
+
+def _is_seen(state: Any) -> bool:
+    return isinstance(state, Tensor) and state.is_cpu and state.numel() > 0
+
+
+def _look(state: Tensor) -> Tensor:
+    """Numbers from all over a state, as they are now."""
+    flat = state.detach().reshape(-1)
+    return flat[:: -(-flat.numel() // _N_LOOKED_AT)].clone()
+
+
+def _share(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(torch.isclose(one, other, rtol=0.0, atol=0.0, equal_nan=True).any())
