@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .callers import loss_scale
 from .evaluations import Evaluations
 from .layers import Layer, called_parts
 from .ledger import Ledger
-from .loss_scale import loss_scale
 from .observing import Counts, Observer, load_hook, load_tap
 from .recorder import Recorder, utc_now
 from .sampling import Sampler

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-from .in_optimizer import stepping_optimizers
+from .callers import stepping_optimizers
 from .unseen import Weights
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from spikewatch import loss_scale
+from spikewatch import callers
 
 from .little_nets import OwnNeuron, Spike, TernaryLinear
 
@@ -209,7 +209,7 @@ def test_no_fault_comes_of_an_empty_batch_or_of_inference_mode(watched, stored):
 @pytest.mark.parametrize("wait", [True, False], ids=["number", "on its device"])
 def test_gradients_are_told_without_the_factor_of_a_loss_scaler(watched, stored, monkeypatch, wait):
     if not wait:
-        monkeypatch.setattr(loss_scale, "can_be_looked_at", lambda _: False)
+        monkeypatch.setattr(callers, "can_be_looked_at", lambda _: False)
     told = []
     for enabled in (False, True):
         torch.manual_seed(0)
