@@ -125,6 +125,8 @@ class Library:
             stated of a node on another device than the CPU.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
         spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
+        several_a_step: Whether a neuron may fire several times in one time step; its spike is then
+            how often it does.
         note: What the user should know of how such layers are watched; `attach()` prints it.
     """
 
@@ -139,6 +141,7 @@ class Library:
     saved: Saved | Callable[[str], Saved] = "u-theta"
     amplitude: str | None = None
     spike_times: bool = False
+    several_a_step: bool = False
     note: str = ""
 
     def saved_by(self, function: type) -> Saved:

@@ -6,7 +6,7 @@ forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -90,6 +90,12 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
         elif all(_is_put_into(hit, n, modules) for n in around):
             found.append(replace(hit, nested=True))
     return found
+
+
+def fire_several_times(modules: Iterable[nn.Module]) -> bool:
+    """Whether there are neurons among them that may fire several times in one time step."""
+    libraries = [x for x in load_libraries() if x.several_a_step]
+    return any(x.is_spiking(m, qualified_names(type(m))) for m in modules for x in libraries)
 
 
 def output_widths(model: nn.Module) -> frozenset[int]:

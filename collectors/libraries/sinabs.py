@@ -95,4 +95,5 @@ LIBRARY = Library(
     dynamics=_dynamics,
     membrane=_membrane,
     saved=saved_in("sinabs.", what="u"),
+    several_a_step=True,
 )

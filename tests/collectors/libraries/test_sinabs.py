@@ -4,6 +4,7 @@ import pytest
 import torch
 from sinabs import layers
 from sinabs.activation import MembraneReset, MembraneSubtract, MultiGaussian
+from sinabs.synopcounter import SNNAnalyzer
 from torch import nn
 
 
@@ -60,6 +61,27 @@ def test_the_squeezed_axis_is_unfolded_in_time(listen, told):
     assert tables["gradients"]["sum_sq_grad_first"] == pytest.approx(steps[0].item(), rel=1e-5)
     assert tables["gradients"]["sum_sq_grad_last"] == pytest.approx(steps[-1].item(), rel=1e-5)
     assert seen.membranes[0].potential.shape == (3, 5)
+
+
+@pytest.mark.filterwarnings("ignore:SNNAnalyzer is deprecated")
+def test_a_neuron_that_fires_twice_in_a_step_makes_two_additions_as_sinabs_counts_them(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 2), layers.IAFSqueeze(batch_size=2), layers.SumPool2d(3),
+        nn.Conv2d(2, 3, 2, padding=1), layers.IAFSqueeze(batch_size=2), nn.Flatten(),
+        nn.Linear(27, 4),
+    )  # fmt: skip
+    heard, theirs = listen(net), SNNAnalyzer(net)
+    images = torch.randint(256, (2 * 5, 1, 7, 7)).float()
+    net(images / 80)
+    of_pooled, of_spikes = (heard.tables(name)["energy"] for name in ("3", "6"))
+    told = theirs.get_layer_statistics()["parameter"]
+    assert of_pooled["n_sops"] == pytest.approx(2 * told["3"]["synops"].item())
+    assert of_spikes["n_sops"] == pytest.approx(2 * told["6"]["synops"].item())
+    assert of_spikes["n_sops"] > 4 * of_spikes["n_nonzero_inputs"]  # several in a step
+    assert of_pooled["n_macs"] == of_spikes["n_macs"] == 0
+    net(images)
+    assert heard.tables("0")["energy"]["n_sops"] == 0  # whole numbers, and no spikes
 
 
 class Gesture(nn.Module):
