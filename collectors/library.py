@@ -112,7 +112,7 @@ class Library:
         spikes: Takes the spikes out of what the layer's forward returns.
         axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
         unfold: Makes a view of it in which time and batch have axes of their own, for layers that
-            fold them into one; `axes` then tells of the view.
+            fold them into one, or that give one time step an axis; `axes` then tells of the view.
         starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
             this call is the first time step of a new sample; None where the layer does not tell;
             `"at rest"` where its state is, and that is all that shows.

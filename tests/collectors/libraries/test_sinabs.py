@@ -1,11 +1,14 @@
 """sinabs: batch first, several spikes a step, squeezed batches."""
 
 import pytest
+import sinabs
 import torch
 from sinabs import layers
 from sinabs.activation import MembraneReset, MembraneSubtract, MultiGaussian
 from sinabs.synopcounter import SNNAnalyzer
 from torch import nn
+
+import spikewatch
 
 
 @pytest.mark.parametrize("squeezed", [False, True])
@@ -61,6 +64,72 @@ def test_the_squeezed_axis_is_unfolded_in_time(listen, told):
     assert tables["gradients"]["sum_sq_grad_first"] == pytest.approx(steps[0].item(), rel=1e-5)
     assert tables["gradients"]["sum_sq_grad_last"] == pytest.approx(steps[-1].item(), rel=1e-5)
     assert seen.membranes[0].potential.shape == (3, 5)
+
+
+def streaming(squeezed):
+    torch.manual_seed(0)
+    options = {"tau_mem": 10.0, "tau_syn": 5.0, "norm_input": False}
+    neuron = layers.LIFSqueeze(**options, batch_size=3) if squeezed else layers.LIF(**options)
+    return nn.Sequential(nn.Linear(6, 5), neuron, nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize("squeezed", [False, True])
+@pytest.mark.parametrize("trained", [True, False])
+def test_one_time_step_at_a_time_is_one_sample_until_the_state_is_reset(
+    tmp_path, told, trained, squeezed
+):
+    def stored(name, calls):
+        net = streaming(squeezed).train(trained)
+        seen, optimizer = told(net[1]), torch.optim.SGD(net.parameters(), 0.0)
+        with spikewatch.attach(net, dir=tmp_path, run=name, every=1, quiet=True):
+            for i in range(2):
+                sinabs.reset_states(net)
+                with torch.set_grad_enabled(trained):
+                    x = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(i))
+                    parts = x.chunk(calls, 1)
+                    y = sum(net(p.flatten(0, 1) if squeezed else p).sum() for p in parts)
+                if trained:
+                    y.backward()
+                    optimizer.step()
+        tables = {
+            "timing": "n_ttfs_pairs, n_ttfs_fired, sum_ttfs_steps, sum_ttfs_length_steps",
+            "energy": "n_sops, n_samples, sum_time_steps",
+            "spikes": "n_obs, n_neurons, n_spikes",
+        }
+        with spikewatch.open_store(tmp_path) as store:
+            rows = {
+                t: store.sql(
+                    f"SELECT step, layer, {c} FROM {t} WHERE run = '{name}' ORDER BY step, layer"
+                ).rows()
+                for t, c in tables.items()
+            }
+        return rows, seen.starts
+
+    (whole, starts), (streamed, by_step) = stored("whole", 1), stored("streamed", 8)
+    assert streamed == whole
+    assert sum(row[4] for row in whole["timing"]) > 0  # some fire later than at once
+    assert starts == [True, True]
+    assert by_step == [True, *[False] * 7] * 2
+
+
+def test_a_state_that_is_only_detached_goes_on_with_the_sample_of_a_stream(told):
+    net = streaming(squeezed=False)
+    seen, x = told(net[1]), torch.rand(3, 1, 6)
+    for _ in range(3):
+        net(x).sum().backward()
+        sinabs.zero_grad(net)
+    net(torch.rand(2, 1, 6))  # sinabs draws two of the three states for it
+    assert seen.starts == [True, False, False, True]
+
+
+def test_a_sequence_whose_state_is_only_detached_is_a_sample_and_one_with_a_graph_goes_on(told):
+    net = streaming(squeezed=False)
+    seen = told(net[1])
+    for n_parts in (1, 2):  # the first as in the tutorials
+        parts = [net(x) for x in torch.rand(3, 8, 6).chunk(n_parts, 1)]
+        torch.cat(parts, 1).sum().backward()
+        sinabs.zero_grad(net)
+    assert seen.starts == [True, True, False]
 
 
 @pytest.mark.filterwarnings("ignore:SNNAnalyzer is deprecated")
