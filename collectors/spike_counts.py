@@ -187,6 +187,9 @@ class SpikeCounts:
         if self._streaks is None:
             self._streaks = _Streaks(array, self._subject.channel_axis(events.shape))
         self._streaks.add(array, n_obs, length=self._length.take())
+        module = self._subject.module()
+        if module is not None and self._subject.library.is_graded(module):
+            counters["is_graded"] = 1
         verdicts = self._streaks.verdicts()
         self._subject.dead = self._streaks.dead
         return Counts({"spikes": counters | verdicts})

@@ -8,7 +8,8 @@
 * Decays by exp(−1/τ), or by `alpha_mem` where that is trained instead; `IAF` has no leak.
 * `v_mem` is the potential after the reset, of the last time step, or of all with `record_states`; a
   reset by subtraction is undone, s·θ is added; where `min_v_mem` clips, that is not seen.
-* Left out: `ExpLeak` and its kin (`does_spike` is false).
+* Left out: `ExpLeak` and its kin (`does_spike` is false), and the model that a `Network` was
+  converted from, which it keeps beside the spiking one.
 """
 
 from collections.abc import Mapping
@@ -22,12 +23,18 @@ from .reading import is_fresh, learnable, plain, short_names, surrogate_name
 
 
 _STATEFUL = "sinabs.layers.stateful_layer.StatefulLayer"
+_NETWORK = "sinabs.network.Network"
 _SQUEEZE = "SqueezeMixin"
 _SUBTRACT, _TO_A_VALUE = "MembraneSubtract", "MembraneReset"
 
 
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
     return bool(getattr(module, "does_spike", False)) if _STATEFUL in names else None
+
+
+def _uncalled(module: Any, names: list[str]) -> frozenset[str]:
+    converted = _NETWORK in names and module.spiking_model is not None
+    return frozenset({"analog_model"} if converted else ())
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:
@@ -117,6 +124,7 @@ def _membrane(module: Any, output: Any) -> Membrane | None:
 LIBRARY = Library(
     "sinabs",
     is_spiking=_is_spiking,
+    uncalled=_uncalled,
     axes=_axes,
     unfold=_unfold,
     starts_sample=_starts_sample,

@@ -43,6 +43,12 @@ SPIKES = Table(
             "n_nonfinite_spikes", _INT, "sum", "Forward calls whose output held NaN or infinity"
         ),
         Counter(
+            "is_graded",
+            _INT,
+            "last",
+            "1 where a spike may have any size and sign, as it stands for a value (Σ-Δ neurons)",
+        ),
+        Counter(
             "evidence_n_obs",
             _INT,
             "last",

@@ -5,6 +5,7 @@ import sinabs
 import torch
 from sinabs import layers
 from sinabs.activation import MembraneReset, MembraneSubtract, MultiGaussian
+from sinabs.from_torch import from_model
 from sinabs.synopcounter import SNNAnalyzer
 from torch import nn
 
@@ -151,6 +152,15 @@ def test_a_neuron_that_fires_twice_in_a_step_makes_two_additions_as_sinabs_count
     assert of_pooled["n_macs"] == of_spikes["n_macs"] == 0
     net(images)
     assert heard.tables("0")["energy"]["n_sops"] == 0  # whole numbers, and no spikes
+
+
+def test_the_model_that_a_network_was_converted_from_has_no_layers(listen):
+    analog = nn.Sequential(nn.Linear(6, 5), layers.NeuromorphicReLU(), nn.Linear(5, 4), nn.ReLU())
+    network = from_model(analog, batch_size=2, input_shape=(6,))
+    assert list(listen(nn.Sequential(nn.Identity(), network)).observers) == [
+        "1.spiking_model.1", "1.spiking_model.3",
+    ]  # fmt: skip
+    assert list(listen(analog).observers) == ["1"]
 
 
 class Gesture(nn.Module):
