@@ -89,7 +89,8 @@ def _worst(latest: pl.DataFrame, trend: pl.DataFrame, metric: str, label: str) -
 
 
 def _rate(latest: pl.DataFrame, trend: pl.DataFrame) -> Kpi:
-    merged = pl.col("n_spikes").sum() / (pl.col("n_obs") * pl.col("n_neurons")).sum()
+    slots = (pl.col("n_obs") * pl.col("n_neurons")).sum()
+    merged = (pl.col("n_spikes").sum() / slots).fill_nan(None)  # 0 of 0: all of them were NaN
     rate = (
         latest.drop_nulls("n_spikes").select(merged).item() if latest["n_spikes"].count() else None
     )

@@ -8,7 +8,7 @@ ten thousand, and needs no memory to speak of.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ from torch import Tensor
 
 Granularity = Literal["tensor", "row", "group"]
 Form = Literal["ternary", "binary", "n-bit", "empty", "full"]
+# A sample by what shares levels: sorted, [those that share them, elements]; size of a group, or 0.
+_Shape = tuple[Granularity, Tensor, int]
 
 # Relative tolerance of a level, measured on straight-through estimators, by bytes an element.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
@@ -181,9 +183,11 @@ def _judge(blocks: Tensor) -> Levels:
         # What shares fewest of them has the fewest levels: it is asked first.
         if _n_levels(shapes[-1][1], tolerance) > most:
             continue
-        for granularity, rows, group in shapes:
+        for i, (granularity, rows, group) in enumerate(shapes):
             found = _few_levels(rows, tolerance, most)
             if found is not None and (not on_grid or _even(rows, tolerance)):
+                if most > 3 and (whole := _on_common_grid(rows, shapes[:i])):
+                    return whole
                 return Levels(found[0], granularity, found[1], found[2], group)
     if not _grid(shapes[-1][1].double()):
         return FULL
@@ -194,7 +198,7 @@ def _judge(blocks: Tensor) -> Levels:
     return FULL
 
 
-def _shapes(blocks: Tensor) -> Iterator[tuple[Granularity, Tensor, int]]:
+def _shapes(blocks: Tensor) -> Iterator[_Shape]:
     """The sample by what may share its levels, sorted: [those that share them, elements]."""
     size = blocks.shape[1]
     yield "tensor", blocks.reshape(1, -1).sort(1).values, 0
@@ -278,20 +282,44 @@ def _even(ordered: Tensor, tolerance: float) -> bool:
     return bool(torch.stack(fits).any(0).all())
 
 
+def _on_common_grid(rows: Tensor, wider: Sequence[_Shape]) -> Levels | None:
+    """Levels of what holds several rows, each with few of them, on one grid with the same step.
+
+    Rows whose scales are each other's multiples are on one grid as well, but some skip its steps.
+    """
+    ordered = rows.double()
+    smallest, n_levels = _smallest_gap(ordered), _apart(ordered).sum(1) + 1
+    telling = 2 * n_levels > n_levels.max()  # of a few levels none may be next to each other
+    for granularity, whole, group in wider:
+        whole = whole.double()
+        n_steps = _n_steps(whole)
+        if n_steps is None:
+            continue
+        step = ((whole[:, -1:] - whole[:, :1]) / n_steps).repeat_interleave(len(rows) // len(whole))
+        if bool((smallest.squeeze(1) < 1.5 * step)[telling].all()):
+            return Levels("n-bit", granularity, round(float(n_steps.max())) + 1, group=group)
+    return None
+
+
 def _grid(ordered: Tensor) -> int:
     """Levels of an even grid that all rows are on, each with a step of its own; 0 if they are not.
 
     A row of the sample hardly ever has the outermost levels; those in use say how many there are.
     """
+    n_steps = _n_steps(ordered)
+    return 0 if n_steps is None else round(float(n_steps.max())) + 1
+
+
+def _n_steps(ordered: Tensor) -> Tensor | None:
+    """Of how many steps of its grid each row is wide; [rows, 1], 0 where all of it is alike."""
     span = ordered[:, -1:] - ordered[:, :1]
     live = span.squeeze(1) > 0
+    every = torch.zeros_like(span)
     ordered, span = ordered[live], span[live]
-    gaps = ordered.diff(dim=1)
-    apart = gaps > 1e-4 * span  # not two copies of one level
     # A row's first level, its last one and its step are chosen to fit.
-    if int((apart.sum(1) - 2).clamp(min=0).sum()) < _MIN_ON_GRID:
-        return 0
-    smallest = gaps.where(apart, torch.inf).amin(1, keepdim=True)
+    if int((_apart(ordered).sum(1) - 2).clamp(min=0).sum()) < _MIN_ON_GRID:
+        return None
+    smallest = _smallest_gap(ordered)
     places = (ordered - ordered[:, :1]) / span
     n_steps = torch.full_like(span, torch.inf)
     for part in range(1, _MOST_PARTS + 1):
@@ -301,7 +329,18 @@ def _grid(ordered: Tensor) -> int:
         if not bool(open_.any()) or bool((n[open_] >= 2 ** _BITS[-1]).any()):
             break
         n_steps = n_steps.where(~(open_ & _on_steps(places * n, _GRID_ERROR).unsqueeze(1)), n)
-    return round(float(n_steps.max())) + 1 if bool(n_steps.isfinite().all()) else 0
+    every[live] = n_steps
+    return every if bool(n_steps.isfinite().all()) else None
+
+
+def _apart(ordered: Tensor) -> Tensor:
+    """Which neighbours in sorted rows are not two copies of one level."""
+    return ordered.diff(dim=1) > 1e-4 * (ordered[:, -1:] - ordered[:, :1])
+
+
+def _smallest_gap(ordered: Tensor) -> Tensor:
+    """Between two levels of a row: [rows, 1]."""
+    return ordered.diff(dim=1).where(_apart(ordered), torch.inf).amin(1, keepdim=True)
 
 
 def _on_steps(places: Tensor, error: float) -> Tensor:

@@ -83,6 +83,16 @@ def unknown_start(
     return None
 
 
+def nothing_of(module: nn.Module, names: list[str]) -> frozenset[str]:  # noqa: ARG001
+    """A module calls whatever it holds."""
+    return frozenset()
+
+
+def never(module: nn.Module) -> bool:  # noqa: ARG001
+    """Spikes are of one size, of a few, or of a number's."""
+    return False
+
+
 def no_dynamics(module: nn.Module) -> Dynamics:  # noqa: ARG001
     """Nothing is known of the neuron's parameters."""
     return Dynamics()
@@ -109,10 +119,13 @@ class Library:
         name: Name of the library, as its users write it.
         is_spiking: Whether a module is one of its spiking layers, from the qualified names of the
             classes along its MRO; None where the library does not know the class.
+        uncalled: Which parts of a module its forward never calls, such as a neuron of which it uses
+            the inner parts alone: by attribute. It is asked of every module of a model, spiking or
+            not, with the qualified names of its classes.
         spikes: Takes the spikes out of what the layer's forward returns.
         axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
         unfold: Makes a view of it in which time and batch have axes of their own, for layers that
-            fold them into one; `axes` then tells of the view.
+            fold them into one, or that give one time step an axis; `axes` then tells of the view.
         starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
             this call is the first time step of a new sample; None where the layer does not tell;
             `"at rest"` where its state is, and that is all that shows.
@@ -125,11 +138,15 @@ class Library:
             stated of a node on another device than the CPU.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
         spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
+        several_a_step: Whether a neuron may fire several times in one time step; its spike is then
+            how often it does.
+        is_graded: Whether a spike of the layer stands for a value, and may have any size and sign.
         note: What the user should know of how such layers are watched; `attach()` prints it.
     """
 
     name: str
     is_spiking: Callable[[nn.Module, list[str]], bool | None]
+    uncalled: Callable[[nn.Module, list[str]], frozenset[str]] = nothing_of
     spikes: Callable[[Any], Tensor | None] = first_tensor
     axes: Callable[[nn.Module, Tensor], str] = step_axes
     unfold: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -139,6 +156,8 @@ class Library:
     saved: Saved | Callable[[str], Saved] = "u-theta"
     amplitude: str | None = None
     spike_times: bool = False
+    several_a_step: bool = False
+    is_graded: Callable[[nn.Module], bool] = never
     note: str = ""
 
     def saved_by(self, function: type) -> Saved:

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ _MOST_SHAPES = 8
 _claims = threading.local()
 
 
-def find(modules: Mapping[str, nn.Module]) -> Iterator["ProductObserver"]:
-    """An observer for each module whose code multiplies by itself."""
+def find(modules: Mapping[str, nn.Module], *, several: bool) -> Iterator["ProductObserver"]:
+    """An observer for each module whose code multiplies by itself; `several`: see `Operations`."""
     own = {
         name: module
         for name, module in modules.items()
@@ -57,7 +58,7 @@ def find(modules: Mapping[str, nn.Module]) -> Iterator["ProductObserver"]:
         kept = [k for k in kernels if not k.plain and k.shape is None]
         kept += _small(name, module, {k.attribute for k in kept if not k.path})
         if (kept or names_in_code(module) & NAMES) and not reaches_compiled(module):
-            yield ProductObserver(name, module, kept)
+            yield ProductObserver(name, module, kept, several=several)
 
 
 def _is_passed_over(home: str) -> bool:
@@ -77,7 +78,9 @@ def _small(name: str, module: nn.Module, known: Collection[str]) -> Iterator[Ker
 class ProductObserver:
     """Counts the operations of one module's own products."""
 
-    def __init__(self, name: str, module: nn.Module, kernels: Sequence[Kernel]) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, kernels: Sequence[Kernel], *, several: bool
+    ) -> None:
         self.layer = Layer(name, "synapse", "torch", own_type(module).__name__)
         self.always_on = False
         self._module = weakref.ref(module)
@@ -90,7 +93,7 @@ class ProductObserver:
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._open = threading.local()  # DataParallel runs replicas in threads of their own
-        self._operations: defaultdict[str, Operations] = defaultdict(Operations)
+        self._operations = defaultdict[str, Operations](partial(Operations, several=several))
         self._reach: dict[Any, FanOut] = {}
 
     def start(self, session: Session) -> None:

@@ -6,7 +6,7 @@ forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -67,10 +67,13 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
     """
     libraries, modules = load_libraries(), named_modules(model)
     hits: dict[str, Found] = {}
+    uncalled = _uncalled(modules, libraries)
     for name, module in modules.items():
         if name in named:
             by_hand = Found(name, module, user.LIBRARY, "spiking", BY_HAND, named[name])
             hits[name] = by_hand
+        elif name in uncalled or any(_within(name, part) for part in uncalled):
+            continue
         elif (hit := _recognise(name, module, libraries)) is not None:
             parent = modules.get(name.rpartition(".")[0]) if name else None
             if hit.kind == "spiking" or parent is None or not _is_part(module, parent, libraries):
@@ -92,10 +95,26 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
     return found
 
 
+def fire_several_times(modules: Iterable[nn.Module]) -> bool:
+    """Whether there are neurons among them that may fire several times in one time step."""
+    libraries = [x for x in load_libraries() if x.several_a_step]
+    return any(x.is_spiking(m, qualified_names(type(m))) for m in modules for x in libraries)
+
+
 def output_widths(model: nn.Module) -> frozenset[int]:
     """How many outputs the layers of a model with weights have, as PyTorch's classes call it."""
     found = [vars(m).get(a) for m in nn.Module.modules(model) for a in _WIDTHS]
     return frozenset(n for n in found if isinstance(n, int))
+
+
+def _uncalled(modules: Mapping[str, nn.Module], libraries: list[Library]) -> set[str]:
+    """Parts of libraries' modules that these never call."""
+    return {
+        f"{name}.{part}".lstrip(".")
+        for name, module in modules.items()
+        for library in libraries
+        for part in library.uncalled(module, qualified_names(type(module)))
+    }
 
 
 def _with_owners(

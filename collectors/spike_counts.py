@@ -3,7 +3,8 @@
 Streaming and bounded: a few vectors of one entry per neuron, whatever the number of steps. A neuron
 is dead when it had no event in the shortest run of latest observed steps that holds enough
 observations; that is the same as a count of observations since its last event, which one vector
-keeps. Of a sample's time steps no more than some count. Nothing is copied to the host here.
+keeps, and in which NaN is no silence. Of a sample's time steps no more than some count. Nothing is
+copied to the host here.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, MOST_OBS_A_SAMPLE, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters, Counts
 
-from .arrays import Array, as_array, count, on_host, pack_bits, put, squared, total, zeros_like
+from .arrays import Array, as_array, count, on_host, pack_bits, put, squared, zeros_like
 from .calls import Call, Subject
 from .sums import Tally, in_full_precision
 
@@ -40,8 +41,8 @@ class SpikeCounts:
         self._subject = subject
         self._n_obs = 0
         self._events: Tensor | None = None
-        self._n_spikes: float | None = None  # all of those; None: still to be summed
-        self._tally = Tally("n_positive", "sum_abs_spike", bad="n_nonfinite_spikes")
+        columns = ("n_spikes", "n_positive", "sum_abs_spike")
+        self._tally = Tally(*columns, size="n_obs", bad="n_nonfinite_spikes")
         self._streaks: _Streaks | None = None
         self._gathered: Tensor | None = None  # [calls, *spikes]
         self._slots: tuple[Tensor, ...] = ()  # each call's part of it
@@ -97,18 +98,36 @@ class SpikeCounts:
 
     def _count_events(self, spikes: Tensor, dims: tuple[int, ...], *, each: bool = False) -> None:
         """Count spikes of any kind; `each`: the first dimension holds calls to be told apart."""
-        over = tuple(range(1, spikes.dim())) if each else None
-        size = spikes[0].numel() if each else spikes.numel()
+        if not on_host(spikes):
+            self._count_afar(spikes, dims, each=each)
+            return
         flags = torch.ne(spikes, 0, out=torch.empty_like(spikes))
         events = self._sum(flags, dims)
-        if on_host(spikes) and spikes.min() >= 0:  # as nearly always: then what is not 0 is above
-            n_positive = flags.sum(over) if each else events.sum(dtype=_wide(spikes))
-            sum_abs = spikes.sum(over)
+        n_spikes = n_positive = events.sum(dtype=_wide(spikes)).item()
+        if spikes.min() >= 0:  # as nearly always: then what is not 0 is above
+            sum_abs = spikes.sum().item()
         else:
-            n_positive = torch.gt(spikes, 0, out=flags).sum(over)
-            sum_abs = torch.abs(spikes, out=flags).sum(over)
-        self._add(events, spikes.numel())
-        (self._tally.add_each if each else self._tally.add)(size, n_positive, sum_abs)
+            n_positive = torch.gt(spikes, 0, out=flags).sum().item()
+            sum_abs = torch.abs(spikes, out=flags).sum().item()
+        if each and not math.isfinite(sum_abs):
+            for call in spikes:
+                self._count_events(call, tuple(d - 1 for d in dims[1:]))
+            return
+        self._tally.add(self._add(events, spikes.numel()), n_spikes, n_positive, sum_abs)
+
+    def _count_afar(self, spikes: Tensor, dims: tuple[int, ...], *, each: bool) -> None:
+        """The same without looking at a number."""
+        over = tuple(range(1, spikes.dim())) if each else None
+        flags = torch.ne(spikes, 0, out=torch.empty_like(spikes))
+        events = self._sum(flags, dims)
+        n_spikes = flags.sum(over) if each else events.sum(dtype=_wide(spikes))
+        n_positive = torch.gt(spikes, 0, out=flags).sum(over)
+        sum_abs = torch.linalg.vector_norm(spikes, 1, over)
+        n_obs = self._add(events, spikes.numel())
+        if each:
+            self._tally.add_each(n_obs // len(spikes), n_spikes, n_positive, sum_abs)
+        else:
+            self._tally.add(n_obs, n_spikes, n_positive, sum_abs)
 
     def _count_binary(self, spikes: Tensor, dims: tuple[int, ...]) -> bool:
         """Count spikes of 0 and 1 in half the time; False if these are others.
@@ -120,10 +139,11 @@ class SpikeCounts:
             return False
         events = self._sum(spikes, dims)
         n_spikes = events.sum(dtype=_wide(spikes)).item()
+        if math.isnan(n_spikes):
+            return False  # which says nothing of those to come
         self._binary = n_spikes == squared(spikes)
         if self._binary:
-            self._add(events, spikes.numel(), n_spikes)
-            self._tally.add(spikes.numel(), n_spikes, n_spikes)
+            self._tally.add(self._add(events, spikes.numel()), n_spikes, n_spikes, n_spikes)
         return self._binary
 
     def _sum(self, spikes: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -139,14 +159,15 @@ class SpikeCounts:
             ones = self._ones = spikes.new_ones(n_slots)
         return torch.mv(spikes.view(n_slots, -1).t(), ones[:n_slots]).view(shape)
 
-    def _add(self, events: Tensor, size: int, n_spikes: float | None = None) -> None:
+    def _add(self, events: Tensor, size: int) -> int:
+        """Add up events of each neuron; how many observations of each they are from."""
         if self._events is None:
-            self._events, self._n_spikes = events, n_spikes
+            self._events = events
         else:
             self._events += events
-            if self._n_spikes is not None:
-                self._n_spikes = None if n_spikes is None else self._n_spikes + n_spikes
-        self._n_obs += size // max(1, events.numel())
+        n_obs = size // max(1, events.numel())
+        self._n_obs += n_obs
+        return n_obs
 
     def flush(self) -> Counts | None:
         """Counters of the table `spikes`."""
@@ -159,15 +180,16 @@ class SpikeCounts:
         self._events, self._n_obs = None, 0
         self._subject.step = (events, n_obs)
         counters: Counters = {
-            "n_obs": n_obs,
             "n_neurons": events.numel(),
-            "n_spikes": total(events) if self._n_spikes is None else self._n_spikes,
             self._tally.names: self._tally.take(),
         }
         array = as_array(events)
         if self._streaks is None:
             self._streaks = _Streaks(array, self._subject.channel_axis(events.shape))
         self._streaks.add(array, n_obs, length=self._length.take())
+        module = self._subject.module()
+        if module is not None and self._subject.library.is_graded(module):
+            counters["is_graded"] = 1
         verdicts = self._streaks.verdicts()
         self._subject.dead = self._streaks.dead
         return Counts({"spikes": counters | verdicts})

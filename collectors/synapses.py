@@ -21,6 +21,7 @@ from .modes import FUSED
 from .operations import Operations
 from .own_products import WEIGHTED
 from .quantized.pairs import half_of_pair
+from .recognise import fire_several_times
 
 
 _NOT_COUNTED = "its operations are not counted: it is given other axes than torch's own layer is"
@@ -37,20 +38,22 @@ def find(
     # A hook within torch's own attention would keep it from running by fused code in evaluations.
     fused = {id(p) for m in modules.values() if isinstance(m, FUSED) for p in nn.Module.modules(m)}
     free = {n: m for n, m in modules.items() if id(m) not in fused}
-    layers = [SynapseObserver(n, m) for n, m in free.items() if isinstance(m, WEIGHTED)]
-    return [*layers, *own_products.find(modules)]
+    several = fire_several_times(modules.values())
+    weighted = {n: m for n, m in free.items() if isinstance(m, WEIGHTED)}
+    layers = [SynapseObserver(n, m, several=several) for n, m in weighted.items()]
+    return [*layers, *own_products.find(modules, several=several)]
 
 
 class SynapseObserver:
-    """Counts the operations of one weight layer."""
+    """Counts the operations of one weight layer; `several`: see `Operations`."""
 
-    def __init__(self, name: str, module: nn.Module) -> None:
+    def __init__(self, name: str, module: nn.Module, *, several: bool = False) -> None:
         self.layer = Layer(name, "synapse", "torch", own_type(module).__name__)
         self._module = weakref.ref(module)
         self.always_on = False
         self._handle: Any = None
         self._session: Session | None = None
-        self._operations = Operations()
+        self._operations = Operations(several=several)
 
     def start(self, session: Session) -> None:
         """Put the hook on, where operations are due to be counted."""

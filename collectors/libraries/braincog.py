@@ -123,6 +123,7 @@ def _saved(function: str) -> Saved:
 
 LIBRARY = Library(
     "braincog",
+    is_graded=lambda module: "LIAFNode" in short_names(module),
     is_spiking=_is_spiking,
     axes=_axes,
     unfold=_unfold,

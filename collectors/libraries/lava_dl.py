@@ -1,6 +1,8 @@
 """lava-dl's slayer 0.6: neurons that get a whole sequence, with time last.
 
 * Recognised by `lava.lib.dl.slayer.neuron.base.Neuron`; `sigma_delta` sends graded changes.
+* Left out: the neurons of which a block uses the inner parts alone, at the beginning and the end of
+  Σ-Δ networks, and of `Affine`, which does not fire.
 * Returns the spikes alone, [B, *, T]. Inside the blocks `Recurrent` and `KWTA`, whose neurons keep
   their state, it is called for each time step with T = 1.
 * What a block returns may be delayed; the neuron is read, not the block.
@@ -20,6 +22,10 @@ from .reading import learnable, plain, with_numbers
 _SLAYER = "lava.lib.dl.slayer."
 _PACKAGE = _SLAYER + "neuron."
 _BASE = _PACKAGE + "base.Neuron"
+_BLOCK = _SLAYER + "block."
+_USE_PARTS = {
+    _BLOCK + "sigma_delta.Input", _BLOCK + "sigma_delta.Output", _BLOCK + "base.AbstractAffine",
+}  # fmt: skip
 _RESETS: dict[str, Reset] = {
     "cuba": "zero", "rf_iz": "zero",
     "alif": "none", "rf": "none", "adrf": "none", "adrf_iz": "none",
@@ -31,6 +37,11 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: AR
         return True
     # Blocks and delays have autograd functions of their own, which pass spikes on.
     return False if any(n.startswith(_SLAYER) for n in names) else None
+
+
+def _uncalled(module: nn.Module, names: list[str]) -> frozenset[str]:
+    own = type(module).forward.__module__.startswith(_SLAYER)
+    return frozenset({"neuron"} if own and _USE_PARTS.intersection(names) else ())
 
 
 def _kind(module: nn.Module) -> str:
@@ -72,6 +83,8 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
 LIBRARY = Library(
     "lava-dl",
     is_spiking=_is_spiking,
+    uncalled=_uncalled,
+    is_graded=lambda module: bool(getattr(module, "graded_spike", False)),
     axes=_axes,
     dynamics=_dynamics,
     membrane=_membrane,

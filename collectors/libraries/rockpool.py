@@ -68,4 +68,5 @@ LIBRARY = Library(
     dynamics=_dynamics,
     membrane=_membrane,
     saved=saved_in("rockpool.", what="u"),
+    several_a_step=True,
 )

@@ -2,23 +2,28 @@
 
 * Returns the spikes alone, [B, T, *]; the `…Squeeze` classes fold batch and time into one axis,
   [B·T, *], and know how many there are of one of them. Neurons may send several spikes in one step.
-* Every call is a sample of its own, whatever state the layer kept from the last one.
+* A sequence is a sample of its own, whatever state the layer kept from the last one, unless it goes
+  on with that one's graph. One time step, T = 1, begins a sample where the state is at rest, as
+  `reset_states` makes it, or where a batch of another size comes.
 * Decays by exp(−1/τ), or by `alpha_mem` where that is trained instead; `IAF` has no leak.
 * `v_mem` is the potential after the reset, of the last time step, or of all with `record_states`; a
   reset by subtraction is undone, s·θ is added; where `min_v_mem` clips, that is not seen.
-* Left out: `ExpLeak` and its kin (`does_spike` is false).
+* Left out: `ExpLeak` and its kin (`does_spike` is false), and the model that a `Network` was
+  converted from, which it keeps beside the spiking one.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
-from .reading import learnable, plain, short_names, surrogate_name
+from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor, saved_in
+from .reading import is_fresh, learnable, plain, short_names, surrogate_name
 
 
 _STATEFUL = "sinabs.layers.stateful_layer.StatefulLayer"
+_NETWORK = "sinabs.network.Network"
 _SQUEEZE = "SqueezeMixin"
 _SUBTRACT, _TO_A_VALUE = "MembraneSubtract", "MembraneReset"
 
@@ -27,14 +32,43 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
     return bool(getattr(module, "does_spike", False)) if _STATEFUL in names else None
 
 
-def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
-    return "BT*"
+def _uncalled(module: Any, names: list[str]) -> frozenset[str]:
+    converted = _NETWORK in names and module.spiking_model is not None
+    return frozenset({"analog_model"} if converted else ())
 
 
-def _unfold(module: Any, spikes: Tensor) -> Tensor:
+def _axes(module: nn.Module, spikes: Tensor) -> str:
+    return "B*" if _is_one_step(_sequence(module, spikes)) else "BT*"
+
+
+def _unfold(module: nn.Module, spikes: Tensor) -> Tensor:
+    sequence = _sequence(module, spikes)
+    return sequence.squeeze(1) if _is_one_step(sequence) else sequence
+
+
+def _sequence(module: Any, x: Tensor) -> Tensor:
+    """[B, T, *]."""
     if _SQUEEZE not in short_names(module):
-        return spikes
-    return spikes.unflatten(0, (module.batch_size, module.num_timesteps))
+        return x
+    return x.unflatten(0, (module.batch_size, module.num_timesteps))
+
+
+def _is_one_step(sequence: Tensor) -> bool:
+    return sequence.dim() > 2 and sequence.shape[1] == 1
+
+
+def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
+    drive = args[0] if args else next(iter(kwargs.values()), None)
+    states = [x for x in module._buffers.values() if x is not None]
+    if not isinstance(drive, Tensor) or not states:
+        return None
+    sequence = _sequence(module, drive.detach())
+    if any(x.shape != sequence[:, 0].shape for x in states):
+        return True
+    if not _is_one_step(sequence):
+        return all(x.grad_fn is None for x in states)
+    fresh = [is_fresh(x, drive=drive) for x in states]
+    return False if False in fresh else fresh[0]
 
 
 def _dynamics(module: nn.Module) -> Dynamics:
@@ -72,7 +106,7 @@ def _membrane(module: Any, output: Any) -> Membrane | None:
     spikes, v = first_tensor(output), getattr(module, "v_mem", None)
     if spikes is None or not isinstance(v, Tensor):
         return None
-    spikes = _unfold(module, spikes.detach())
+    spikes = _sequence(module, spikes.detach())
     recorded = (getattr(module, "recordings", None) or {}).get("v_mem")
     if isinstance(recorded, Tensor) and recorded.shape == spikes.shape:
         v = recorded
@@ -90,9 +124,12 @@ def _membrane(module: Any, output: Any) -> Membrane | None:
 LIBRARY = Library(
     "sinabs",
     is_spiking=_is_spiking,
+    uncalled=_uncalled,
     axes=_axes,
     unfold=_unfold,
+    starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
     saved=saved_in("sinabs.", what="u"),
+    several_a_step=True,
 )

@@ -3,7 +3,11 @@
 Counted from what a layer multiplies its weights with: a nonzero input reaches so many outputs, its
 *fan-out*, and each is one synaptic operation (SOP; exact for strides, padding, dilation, groups).
 A binary or {−a, 0, +a} input needs additions only (AC). Where an input has more levels – residual
-sums of spikes, averages, images – every weight is multiplied (MAC), zeros or not.
+sums of spikes, averages, images – every weight is multiplied (MAC), zeros or not. But where the
+model has neurons that may fire several times in a time step (sinabs, rockpool), whole numbers are
+counts of spikes, also when they were pooled or added up, and n of them are n additions; up to 5.1
+on average, from where on so many additions cost more than a multiplication, and which pixels of
+0 to 255 are above.
 
 Where the *weights* are ternary, {−α, 0, +α}, any input is only added or subtracted: one addition
 for each nonzero weight that an input meets, be the input 0 or not. Counted as *additions*, apart

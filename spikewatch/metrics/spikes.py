@@ -29,13 +29,24 @@ SPIKES = Table(
     "spikes",
     "Events at the output of a spiking layer",
     [
-        Counter("n_obs", _INT, "sum", "Observations per neuron: time steps × samples"),
+        Counter(
+            "n_obs",
+            _INT,
+            "sum",
+            "Observations per neuron: time steps × samples, of calls with finite output",
+        ),
         Counter("n_neurons", _INT, "last", "Neurons of the layer"),
-        Counter("n_spikes", _INT, "sum", "Events (s ≠ 0), all neurons"),
+        Counter("n_spikes", _INT, "sum", "Events (s ≠ 0) in them, all neurons"),
         Counter("n_positive", _INT, "sum", "Events with s > 0"),
-        Counter("sum_abs_spike", _F64, "sum", "Σ|s| over the events of calls with finite output"),
+        Counter("sum_abs_spike", _F64, "sum", "Σ|s| over the events"),
         Counter(
             "n_nonfinite_spikes", _INT, "sum", "Forward calls whose output held NaN or infinity"
+        ),
+        Counter(
+            "is_graded",
+            _INT,
+            "last",
+            "1 where a spike may have any size and sign, as it stands for a value (Σ-Δ neurons)",
         ),
         Counter(
             "evidence_n_obs",

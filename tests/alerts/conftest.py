@@ -21,6 +21,7 @@ SPIKES = {
     "n_positive": SLOTS // 10,
     "sum_abs_spike": SLOTS / 10,
     "n_nonfinite_spikes": 0,
+    "is_graded": None,
     "evidence_n_obs": 2995,
     "n_dead": 1,
     "n_never_fired": 1,

@@ -209,6 +209,15 @@ def test_ternary_spikes_that_lose_their_negative_side_are_told(wide):
     assert not fired(wide(range(80), lif={"n_positive": SLOTS // 10}))
 
 
+def test_spikes_that_stand_for_a_value_may_have_any_size_and_sign(wide):
+    changes = {"n_positive": SLOTS // 10 - 1, "sum_abs_spike": SLOTS / 10 * 0.1}
+    assert {rule for rule, _ in fired(wide(range(40), lif=changes))} == {
+        "one-sided-spikes",
+        "spikes-out-of-range",
+    }
+    assert not fired(wide(range(40), lif=changes | {"is_graded": 1}))
+
+
 def roots(*frames):
     engine = Engine(load_rules(), run="r", rank=0)
     out = pl.concat([engine.feed(frame) for frame in frames]).filter(state="firing")

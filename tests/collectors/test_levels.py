@@ -55,6 +55,24 @@ def test_of_short_rows_all_together_are_evidence(bits, n):
     assert str(judge(rounded(gaussian(64, n), bits, n))) == f"{bits} bit, a scale a row"
 
 
+@pytest.mark.parametrize("std", [0.07, 0.09, 0.12])
+@pytest.mark.parametrize(("n_rows", "n"), [(48, 64), (20, 288), (200, 32), (64, 1024)])
+def test_rows_with_few_of_the_levels_of_one_grid_have_one_scale(std, n_rows, n):
+    """As slayer rounds them: to steps of 1/32, however few of these are in use."""
+    w = (gaussian(n_rows, n) / 0.02 * std * 32).round() / 32
+    assert len(w.unique()) > 16
+    assert str(judge(w)) == "8 bit, one scale"
+
+
+@pytest.mark.parametrize("n", [64, 288, 1024])
+def test_scales_that_are_powers_of_two_are_a_row_each(n):
+    w = gaussian(48, n) * 2.0 ** gaussian(48, 1, seed=1).mul(100).round()
+    scale = (w.abs().amax(1, keepdim=True) / 7).log2().round().exp2()
+    q = (w / scale).round().clamp(-8, 7) * scale
+    assert len(q.unique()) > 16
+    assert str(judge(q)) == "4 bit, a scale a row"
+
+
 def test_weights_half_of_which_are_beyond_the_ends_have_their_bits():
     """A scale by the median: of a row few are left to tell of the grid."""
     w = gaussian(32, 64)

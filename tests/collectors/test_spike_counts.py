@@ -62,10 +62,35 @@ def test_balanced_ternary_spikes_do_not_cancel():
     assert row["n_positive"] == 8
 
 
-def test_a_call_with_nan_or_infinity_is_counted_and_does_not_spoil_the_others():
-    row = count(torch.tensor([[float("nan"), float("inf"), 1.0]]), torch.ones(1, 3))
+BAD = torch.tensor([[float("nan"), float("inf"), 1.0]] * 2)
+
+
+@pytest.mark.parametrize("other", [1.0, -1.0])
+@pytest.mark.parametrize("n_others", [0, 1, 3])
+def test_a_call_with_nan_or_infinity_is_counted_apart_and_has_no_rate_or_sign(other, n_others):
+    row = count(*[torch.full((1, 3), other)] * n_others, BAD)
     assert row["n_nonfinite_spikes"] == 1
-    assert row["sum_abs_spike"] == 3
+    assert row["n_obs"] == n_others
+    assert row["n_spikes"] == row["sum_abs_spike"] == 3 * n_others
+    assert row["n_positive"] == 3 * n_others * (other > 0)
+    shares = TABLES["spikes"].compute(pl.DataFrame([row])).row(0, named=True)
+    assert shares["mfr"] == (1 if n_others else None)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_distant_device_counts_calls_with_nan_apart_as_well(each, monkeypatch):
+    monkeypatch.setattr("spikewatch.collectors.spike_counts.on_host", lambda _: False)
+    row = count(*[torch.tensor([[1.0, -2.0, 0.0]])] * 2, BAD[:1]) if each else count(BAD)
+    assert row["n_nonfinite_spikes"] == 1
+    assert [row[n] for n in ("n_obs", "n_spikes", "n_positive", "sum_abs_spike")] == (
+        [2, 4, 2, 6] if each else [0, 0, 0, 0]
+    )
+
+
+def test_a_neuron_that_sends_nan_is_not_dead():
+    counts = Counting()
+    counts.add(BAD.repeat(DEAD_EVIDENCE_OBS // 2 + 1, 1))
+    assert counts.flush()["n_dead"] == 0
 
 
 def test_many_spikes_in_bfloat16_are_counted_exactly():

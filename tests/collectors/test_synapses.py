@@ -6,6 +6,7 @@ import pytest
 import snntorch as snn
 import torch
 from hypothesis import given, settings, strategies as st
+from sinabs.layers import IAF
 from spikingjelly.activation_based import functional, layer, neuron, op_counter
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -101,6 +102,47 @@ def test_only_inputs_of_one_level_need_additions_alone(listen, x, spikes):
     row = energy_of(listen, nn.Linear(3, 5), x)
     n_nonzero = int(x.count_nonzero())
     assert (row["n_sops"], row["n_macs"]) == ((5 * n_nonzero, 0) if spikes else (0, 15))
+
+
+@pytest.mark.parametrize(
+    ("x", "n_spikes"),
+    [
+        ([[0.0, 1.0, 2.0]], 3),
+        ([[2.0, 0.0, 2.0]], 4),
+        ([[-1.0, 0.0, 2.0]], 3),
+        ([[-0.7, 0.0, 0.7]], 2),
+        ([[0.25, 0.5, 0.0]], None),
+        ([[16.0, 3.0, 0.0]], None),  # pixels
+        ([[0.0, 1.0, torch.inf]], None),
+        ([[0.0, 1.0, torch.nan]], None),
+    ],
+)
+def test_where_neurons_may_fire_several_times_in_a_step_each_time_is_an_addition(
+    listen, x, n_spikes
+):
+    heard = listen(nn.Sequential(fc := nn.Linear(3, 5), IAF()))
+    fc(torch.tensor(x))
+    row = heard.tables("0")["energy"]
+    assert (row["n_sops"], row["n_macs"]) == ((0, 15) if n_spikes is None else (5 * n_spikes, 0))
+
+
+@pytest.mark.parametrize(("x", "n_sops"), [([[1.0, 2.0, 0.0]], 5), ([[0.5, 0.5, 0.0]], 3)])
+def test_at_the_border_too_each_time_that_a_neuron_fires_is_an_addition(listen, x, n_sops):
+    heard = listen(nn.Sequential(conv := nn.Conv1d(1, 1, 2), IAF()))
+    conv(torch.tensor([x]))
+    assert heard.tables("0")["energy"]["n_sops"] == n_sops
+
+
+def test_a_product_of_counts_of_spikes_is_driven_by_the_side_with_fewer(listen):
+    class Scores(nn.Module):
+        def forward(self, q, k):
+            return q @ k.mT
+
+    heard = listen(nn.Sequential(IAF(), own := Scores()))
+    q, k = torch.tensor([[[0.0, 3.0]]]), torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    own(q, k)
+    row = heard.tables("1")["energy"]
+    assert (row["n_sops"], row["n_inputs"], row["n_dense_macs"]) == (2, 4, 4)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "circular", "reflect"])

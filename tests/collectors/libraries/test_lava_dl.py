@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+import spikewatch
+
 
 @pytest.fixture(name="slayer", scope="module")
 def _slayer():
@@ -128,6 +130,41 @@ def test_the_other_neurons_are_counted_too(slayer, listen, dynamics, kind):
     assert (row["n_obs"], row["n_neurons"]) == (30, 5)
     assert row["n_spikes"] == out.count_nonzero() > 0
     assert dynamics(neuron).threshold == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_sigma_delta_network_is_healthy_and_has_layers_where_it_calls_neurons(slayer, tmp_path):
+    torch.manual_seed(0)
+    block, own = slayer.block, {"threshold": 0.1, "activation": torch.relu, "requires_grad": True}
+    net = nn.Sequential(
+        block.sigma_delta.Input(own),
+        block.sigma_delta.Dense(own, 20, 12),
+        block.sigma_delta.Output(own, 12, 4),
+        block.cuba.Affine(CUBA, 4, 3),
+    )
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True) as watch:
+        assert [x.name for x in watch.layers if x.kind == "spiking"] == ["1.neuron"]
+        x = torch.rand(3, 20, 1) * torch.linspace(0.5, 1, 12)
+        for _ in range(40):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    with spikewatch.open_store(tmp_path) as store:
+        fired = store.sql("SELECT DISTINCT rule FROM alerts WHERE state = 'firing'")["rule"]
+        amplitude = store.sql("SELECT avg(spike_amplitude) FROM spikes").item()
+        told = " ".join(store.sql("SELECT message FROM events WHERE kind = 'note'")["message"])
+    assert not {"spikes-out-of-range", "one-sided-spikes"} & {*fired}
+    assert 0 < amplitude < 0.3  # and yet nothing to tell
+    assert "not called" not in told
+
+
+def test_a_block_of_ones_own_that_calls_its_neuron_has_a_layer(slayer, listen):
+    class Input(slayer.block.sigma_delta.Input):
+        def forward(self, x):
+            return self.neuron(x)
+
+    net = nn.Sequential(Input({"threshold": 0.1, "activation": torch.relu}))
+    assert listen(net).spiking == ["0.neuron"]
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")

@@ -53,8 +53,13 @@ def test_a_training_in_the_tutorials_style_is_counted(tmp_path, told):
     u = torch.stack(seen[0].saved[:10], 1)  # StepPWL: 1/θ above θ − window
     assert rows[0]["n_sg"] == u.numel()
     assert rows[0]["sum_sg"] == pytest.approx((u >= 0.5).sum().item(), rel=1e-3)
-    operations = store.sql("SELECT layer, n_dense_macs FROM energy WHERE step = 0 ORDER BY layer")
-    assert operations.rows() == [("0_LinearTorch", 40 * 6 * 8), ("2_LinearTorch", 40 * 8 * 3)]
+    operations = store.sql(
+        "SELECT layer, n_dense_macs, n_sops FROM energy WHERE step = 0 ORDER BY layer"
+    )
+    assert operations.rows() == [
+        ("0_LinearTorch", 40 * 6 * 8, 0),
+        ("2_LinearTorch", 40 * 8 * 3, 3 * seen[0].spikes[0].sum()),  # each time that one fires
+    ]
     assert store.sql("SELECT kind FROM events WHERE kind = 'fault'").height == 0
 
 

@@ -1,10 +1,15 @@
 """sinabs: batch first, several spikes a step, squeezed batches."""
 
 import pytest
+import sinabs
 import torch
 from sinabs import layers
 from sinabs.activation import MembraneReset, MembraneSubtract, MultiGaussian
+from sinabs.from_torch import from_model
+from sinabs.synopcounter import SNNAnalyzer
 from torch import nn
+
+import spikewatch
 
 
 @pytest.mark.parametrize("squeezed", [False, True])
@@ -60,6 +65,102 @@ def test_the_squeezed_axis_is_unfolded_in_time(listen, told):
     assert tables["gradients"]["sum_sq_grad_first"] == pytest.approx(steps[0].item(), rel=1e-5)
     assert tables["gradients"]["sum_sq_grad_last"] == pytest.approx(steps[-1].item(), rel=1e-5)
     assert seen.membranes[0].potential.shape == (3, 5)
+
+
+def streaming(squeezed):
+    torch.manual_seed(0)
+    options = {"tau_mem": 10.0, "tau_syn": 5.0, "norm_input": False}
+    neuron = layers.LIFSqueeze(**options, batch_size=3) if squeezed else layers.LIF(**options)
+    return nn.Sequential(nn.Linear(6, 5), neuron, nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize("squeezed", [False, True])
+@pytest.mark.parametrize("trained", [True, False])
+def test_one_time_step_at_a_time_is_one_sample_until_the_state_is_reset(
+    tmp_path, told, trained, squeezed
+):
+    def stored(name, calls):
+        net = streaming(squeezed).train(trained)
+        seen, optimizer = told(net[1]), torch.optim.SGD(net.parameters(), 0.0)
+        with spikewatch.attach(net, dir=tmp_path, run=name, every=1, quiet=True):
+            for i in range(2):
+                sinabs.reset_states(net)
+                with torch.set_grad_enabled(trained):
+                    x = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(i))
+                    parts = x.chunk(calls, 1)
+                    y = sum(net(p.flatten(0, 1) if squeezed else p).sum() for p in parts)
+                if trained:
+                    y.backward()
+                    optimizer.step()
+        tables = {
+            "timing": "n_ttfs_pairs, n_ttfs_fired, sum_ttfs_steps, sum_ttfs_length_steps",
+            "energy": "n_sops, n_samples, sum_time_steps",
+            "spikes": "n_obs, n_neurons, n_spikes",
+        }
+        with spikewatch.open_store(tmp_path) as store:
+            rows = {
+                t: store.sql(
+                    f"SELECT step, layer, {c} FROM {t} WHERE run = '{name}' ORDER BY step, layer"
+                ).rows()
+                for t, c in tables.items()
+            }
+        return rows, seen.starts
+
+    (whole, starts), (streamed, by_step) = stored("whole", 1), stored("streamed", 8)
+    assert streamed == whole
+    assert sum(row[4] for row in whole["timing"]) > 0  # some fire later than at once
+    assert starts == [True, True]
+    assert by_step == [True, *[False] * 7] * 2
+
+
+def test_a_state_that_is_only_detached_goes_on_with_the_sample_of_a_stream(told):
+    net = streaming(squeezed=False)
+    seen, x = told(net[1]), torch.rand(3, 1, 6)
+    for _ in range(3):
+        net(x).sum().backward()
+        sinabs.zero_grad(net)
+    net(torch.rand(2, 1, 6))  # sinabs draws two of the three states for it
+    assert seen.starts == [True, False, False, True]
+
+
+def test_a_sequence_whose_state_is_only_detached_is_a_sample_and_one_with_a_graph_goes_on(told):
+    net = streaming(squeezed=False)
+    seen = told(net[1])
+    for n_parts in (1, 2):  # the first as in the tutorials
+        parts = [net(x) for x in torch.rand(3, 8, 6).chunk(n_parts, 1)]
+        torch.cat(parts, 1).sum().backward()
+        sinabs.zero_grad(net)
+    assert seen.starts == [True, True, False]
+
+
+@pytest.mark.filterwarnings("ignore:SNNAnalyzer is deprecated")
+def test_a_neuron_that_fires_twice_in_a_step_makes_two_additions_as_sinabs_counts_them(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 2), layers.IAFSqueeze(batch_size=2), layers.SumPool2d(3),
+        nn.Conv2d(2, 3, 2, padding=1), layers.IAFSqueeze(batch_size=2), nn.Flatten(),
+        nn.Linear(27, 4),
+    )  # fmt: skip
+    heard, theirs = listen(net), SNNAnalyzer(net)
+    images = torch.randint(256, (2 * 5, 1, 7, 7)).float()
+    net(images / 80)
+    of_pooled, of_spikes = (heard.tables(name)["energy"] for name in ("3", "6"))
+    told = theirs.get_layer_statistics()["parameter"]
+    assert of_pooled["n_sops"] == pytest.approx(2 * told["3"]["synops"].item())
+    assert of_spikes["n_sops"] == pytest.approx(2 * told["6"]["synops"].item())
+    assert of_spikes["n_sops"] > 4 * of_spikes["n_nonzero_inputs"]  # several in a step
+    assert of_pooled["n_macs"] == of_spikes["n_macs"] == 0
+    net(images)
+    assert heard.tables("0")["energy"]["n_sops"] == 0  # whole numbers, and no spikes
+
+
+def test_the_model_that_a_network_was_converted_from_has_no_layers(listen):
+    analog = nn.Sequential(nn.Linear(6, 5), layers.NeuromorphicReLU(), nn.Linear(5, 4), nn.ReLU())
+    network = from_model(analog, batch_size=2, input_shape=(6,))
+    assert list(listen(nn.Sequential(nn.Identity(), network)).observers) == [
+        "1.spiking_model.1", "1.spiking_model.3",
+    ]  # fmt: skip
+    assert list(listen(analog).observers) == ["1"]
 
 
 class Gesture(nn.Module):
