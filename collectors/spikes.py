@@ -82,6 +82,7 @@ class SpikeObserver:
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._inferred = Inferred(found.axes, self._tell)
+        self._is_derived = not found.sure  # by a user, from a library's class
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(found_by=by, claims=claims)
         self._candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
@@ -285,8 +286,10 @@ class SpikeObserver:
         library = self._library
         if module is None or library.name == "user":
             return self._inferred.layout(spikes)
-        unfold = None if library.unfold is None else partial(library.unfold, module)
-        return library.axes(module, spikes), unfold
+        axes = library.axes(module, spikes)
+        if library.unfold is not None:
+            return axes, partial(library.unfold, module)
+        return self._inferred.layout_beside(axes, spikes) if self._is_derived else (axes, None)
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []

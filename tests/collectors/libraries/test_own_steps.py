@@ -133,3 +133,47 @@ class ParametricLIFNode(neuron.SimpleBaseNode):
 def test_names_and_attributes_of_a_users_class_are_not_taken_for_the_librarys(dynamics):
     assert dynamics(WithAdaptation()).decay is None
     assert dynamics(ParametricLIFNode()).decay is None
+
+
+class Folded(neuron.SimpleLIFNode):
+    """Of step mode "m", though time is in the batch, as where all other layers know of none."""
+
+    def forward(self, x):
+        self.reset()
+        frames = x.view(5, -1, *x.shape[1:])
+        return torch.cat([self.single_step_forward(frame) for frame in frames])
+
+
+def test_time_that_a_users_class_folds_into_the_batch_is_told_from_the_samples(listen):
+    torch.manual_seed(0)
+    node = Folded(2.0, decay_input=False, step_mode="m")
+    heard = listen(nn.Sequential(node))
+    out = node(2 * torch.rand(5 * 3, 2, 4, 4, requires_grad=True))
+    tables = heard.tables("0")
+    assert (tables["spikes"]["n_obs"], tables["spikes"]["n_neurons"]) == (15, 32)
+    fired = out.detach().unflatten(0, (5, 3)) != 0
+    assert tables["timing"]["n_ttfs_pairs"] == 3 * 32
+    assert tables["timing"]["sum_ttfs_steps"] == fired.float().argmax(0)[fired.any(0)].sum()
+    with torch.no_grad():
+        node(2 * torch.rand(5 * 3, 2, 4, 4))
+    assert heard.tables("0", "eval")["spikes"]["n_neurons"] == 32
+
+
+def test_a_users_loop_over_time_is_seen_in_a_class_of_single_steps(listen):
+    node = Looped(tau=4.0, decay_input=True)
+    heard = listen(nn.Sequential(node))
+    node(torch.rand(5, 3, 4, requires_grad=True))
+    spikes = heard.flush("0", "spikes")
+    assert (spikes["n_obs"], spikes["n_neurons"]) == (15, 4)
+
+
+def test_a_sequence_put_together_of_slices_is_no_batch(listen):
+    class Sliced(neuron.SimpleLIFNode):
+        def multi_step_forward(self, x):
+            return torch.cat([self.single_step_forward(x[t : t + 1]) for t in range(len(x))])
+
+    node = Sliced(2.0, decay_input=False, step_mode="m")
+    heard = listen(nn.Sequential(node))
+    node(torch.rand(5, 3, 4, requires_grad=True))
+    spikes = heard.flush("0", "spikes")
+    assert (spikes["n_obs"], spikes["n_neurons"]) == (15, 4)
