@@ -53,6 +53,7 @@ class Call:
         maker: The node that makes the spikes, where they are seen from within its own forward: they
             have no graph of their own yet.
         module: The layer; None for a tap, or where the layer is a function.
+        inputs: What the layer was called with, by position.
         output: All that the layer returned.
         unfold: What made the values' shape of the spikes'.
     """
@@ -71,6 +72,7 @@ class Call:
     find_nodes: Callable[[], list[Any]] = _no_nodes
     maker: Any = None
     module: nn.Module | None = None
+    inputs: tuple[Any, ...] = ()
     output: Any = None
     unfold: Callable[[Tensor], Tensor] | None = None
 
@@ -114,6 +116,10 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+def _by_nobody(parameter: Tensor) -> bool:  # noqa: ARG001
+    return False
+
+
 @dataclass
 class Subject:
     """What the instruments of one layer share.
@@ -128,6 +134,7 @@ class Subject:
             evidence.
         step: Events of each neuron in the step that is flushed, and observations of each.
         widths: How many outputs the model's layers with weights have.
+        optimizes: Whether an optimizer of the model holds a parameter.
     """
 
     library: Library
@@ -138,6 +145,7 @@ class Subject:
     step: tuple[Tensor, int] | None = None
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()
+    optimizes: Callable[[Tensor], bool] = _by_nobody
 
     def channel_axis(self, shape: Sequence[int]) -> int | None:
         """Which axis of neurons of that shape is that of channels.

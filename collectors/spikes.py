@@ -98,6 +98,7 @@ class SpikeObserver:
             self._spent,
             fault=self._fault,
             widths=widths,
+            optimizes=self._optimizes,
         )
         self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)
@@ -177,6 +178,9 @@ class SpikeObserver:
     def _spent(self, seconds: float) -> None:
         if self._session is not None:
             self._session.spent(seconds)
+
+    def _optimizes(self, parameter: Tensor) -> bool:
+        return self._session is not None and self._session.optimizes(parameter)
 
     def _fault(self, error: Exception) -> None:
         if self._session is not None:
@@ -267,6 +271,7 @@ class SpikeObserver:
                 starts_sample=starts,
                 find_nodes=partial(surrogate_nodes, spikes),
                 module=module,
+                inputs=args,
                 output=output,
                 unfold=unfold,
             ),
