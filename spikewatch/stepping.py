@@ -369,6 +369,7 @@ class Stepping:
                 self.session.eval_pending = False
                 self._evaluations.end()
             if counts:
-                keys = {"run": self._run, "rank": self._recorder.rank}
+                spiking = any(x.layer.kind in ("spiking", "tap") for x in self._observers)
+                keys = {"run": self._run, "rank": self._recorder.rank, "spiking": spiking}
                 step, at = self.session.step, utc_now()
                 self._recorder.submit(take(counts, **keys, phase=phase, step=step, at=at))
