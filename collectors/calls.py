@@ -135,6 +135,7 @@ class Subject:
         step: Events of each neuron in the step that is flushed, and observations of each.
         widths: How many outputs the model's layers with weights have.
         optimizes: Whether an optimizer of the model holds a parameter.
+        is_gate: Whether what the layer makes are the gates of a cell.
     """
 
     library: Library
@@ -146,6 +147,7 @@ class Subject:
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()
     optimizes: Callable[[Tensor], bool] = _by_nobody
+    is_gate: bool = False
 
     def channel_axis(self, shape: Sequence[int]) -> int | None:
         """Which axis of neurons of that shape is that of channels.

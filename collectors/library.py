@@ -125,6 +125,8 @@ class Library:
             stated of a node on another device than the CPU.
         amplitude: Attribute with the amplitude of a spike, if the layer has one.
         spike_times: Whether the tensor holds times of spikes (∞: never fired), not spikes.
+        gated_cells: Qualified names of its cells whose surrogates make gates: one that stays open
+            is no saturated neuron.
         note: What the user should know of how such layers are watched; `attach()` prints it.
     """
 
@@ -139,6 +141,7 @@ class Library:
     saved: Saved | Callable[[str], Saved] = "u-theta"
     amplitude: str | None = None
     spike_times: bool = False
+    gated_cells: frozenset[str] = frozenset()
     note: str = ""
 
     def saved_by(self, function: type) -> Saved:

@@ -169,6 +169,8 @@ class SpikeCounts:
             self._streaks = _Streaks(array, self._subject.channel_axis(events.shape))
         self._streaks.add(array, n_obs, length=self._length.take())
         verdicts = self._streaks.verdicts()
+        if self._subject.is_gate:
+            verdicts.pop("n_saturated", None)  # one that stays open lets pass all the same
         self._subject.dead = self._streaks.dead
         return Counts({"spikes": counters | verdicts})
 

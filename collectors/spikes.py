@@ -99,6 +99,7 @@ class SpikeObserver:
             fault=self._fault,
             widths=widths,
             optimizes=self._optimizes,
+            is_gate=found.is_gate,
         )
         self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)

@@ -34,6 +34,11 @@ _PACKAGES = (
 )
 # Weight layers and containers, some with autograd functions of their own, that pass spikes on.
 _LAYERS = ("spikingjelly.activation_based.layer", "spikingjelly.clock_driven.layer")
+_GATED_CELLS = frozenset(
+    f"spikingjelly.{package}.rnn.{cell}"
+    for package in ("activation_based", "clock_driven")
+    for cell in ("SpikingLSTMCell", "SpikingGRUCell")
+)
 _MULTI_STEP = "MultiStepModule"
 _NONLINEAR = {"QIFNode", "EIFNode", "IzhikevichNode", "RAFNode", "MultiStepEIFNode"}
 _DECAYS = ("decay", "mem_decay", "v_decay")
@@ -181,6 +186,7 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
+    gated_cells=_GATED_CELLS,
     saved=saved_in(
         "spikingjelly._ops.surrogate.",
         "spikingjelly.activation_based.surrogate.",
