@@ -53,6 +53,7 @@ class Call:
         maker: The node that makes the spikes, where they are seen from within its own forward: they
             have no graph of their own yet.
         module: The layer; None for a tap, or where the layer is a function.
+        inputs: What the layer was called with, by position.
         output: All that the layer returned.
         unfold: What made the values' shape of the spikes'.
     """
@@ -71,6 +72,7 @@ class Call:
     find_nodes: Callable[[], list[Any]] = _no_nodes
     maker: Any = None
     module: nn.Module | None = None
+    inputs: tuple[Any, ...] = ()
     output: Any = None
     unfold: Callable[[Tensor], Tensor] | None = None
 
@@ -114,6 +116,10 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+def _by_nobody(parameter: Tensor) -> bool:  # noqa: ARG001
+    return False
+
+
 @dataclass
 class Subject:
     """What the instruments of one layer share.
@@ -129,6 +135,8 @@ class Subject:
         step: Events of each neuron in the step that is flushed, and observations of each.
         widths: How many outputs the model's layers with weights have.
         loss_scale: What gradients of the step that is flushed are to be divided by; None: nothing.
+        optimizes: Whether an optimizer of the model holds a parameter.
+        is_gate: Whether what the layer makes are the gates of a cell.
     """
 
     library: Library
@@ -140,6 +148,8 @@ class Subject:
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()
     loss_scale: Tensor | float | None = None
+    optimizes: Callable[[Tensor], bool] = _by_nobody
+    is_gate: bool = False
 
     def channel_axis(self, shape: Sequence[int]) -> int | None:
         """Which axis of neurons of that shape is that of channels.

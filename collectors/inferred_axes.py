@@ -36,6 +36,7 @@ class Inferred:
         """
         self._axes = axes
         self._folded: Folded | None = None
+        self._looked = False  # at a neuron of which a library tells the axes
         self._tell = tell
         self._module = module
         self._widths = widths
@@ -48,6 +49,29 @@ class Inferred:
         if folded is None:
             return self._axes or "B*", None
         return (folded.axes, folded.unfold) if folded.fits(spikes) else ("B*", None)
+
+    def layout_beside(
+        self, axes: str, spikes: Tensor
+    ) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+        """The same of a class that a user derived from one whose axes the library knows.
+
+        Its forward may loop over time where the library would not, or fold time into the batch.
+        """
+        if not self._looked and spikes.requires_grad:
+            self._look_beside(axes, spikes)
+        folded = self._folded
+        if folded is not None and folded.fits(spikes):
+            return folded.axes, folded.unfold
+        return (self._axes or axes if axes == "B*" else axes), None
+
+    def _look_beside(self, axes: str, spikes: Tensor) -> None:
+        nodes = surrogate_nodes(spikes)
+        folded = find_folded(spikes, nodes)
+        if folded is not None and folded.n_steps == len(spikes):
+            return  # a batch of one, or slices of a sequence that were put together again
+        self._looked, self._folded = True, folded
+        if folded is None and nodes and axes == "B*":
+            self._axes = infer_axes(spikes, nodes, self._tell)
 
     def _look(self, spikes: Tensor) -> None:
         nodes = surrogate_nodes(spikes)

@@ -11,6 +11,7 @@ from spikewatch.observing import Counts
 
 from .amplitudes import AmplitudeReader
 from .calls import Call, Subject
+from .cut_spikes import CutSpikes
 from .dynamics import DynamicsReader
 from .first_spikes import FirstSpikes
 from .gradient_counts import GradientCounts
@@ -39,6 +40,7 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
     NeuronRates,
     SurrogateCounts,
     GradientCounts,
+    CutSpikes,
     MembraneReader,
     FirstSpikes,
     DynamicsReader,

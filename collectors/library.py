@@ -141,6 +141,8 @@ class Library:
         several_a_step: Whether a neuron may fire several times in one time step; its spike is then
             how often it does.
         is_graded: Whether a spike of the layer stands for a value, and may have any size and sign.
+        gated_cells: Qualified names of its cells whose surrogates make gates: one that stays open
+            is no saturated neuron.
         note: What the user should know of how such layers are watched; `attach()` prints it.
     """
 
@@ -158,6 +160,7 @@ class Library:
     spike_times: bool = False
     several_a_step: bool = False
     is_graded: Callable[[nn.Module], bool] = never
+    gated_cells: frozenset[str] = frozenset()
     note: str = ""
 
     def saved_by(self, function: type) -> Saved:

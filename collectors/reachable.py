@@ -125,7 +125,7 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
         return
     if (thing.__module__ or "").startswith("torch."):
         return
-    names = _code_names(thing.__code__)
+    names = code_names(thing.__code__)
     reached = [thing.__globals__[n] for n in names if n in thing.__globals__]
     for cell in thing.__closure__ or ():
         try:
@@ -155,7 +155,7 @@ def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
         thing, level = todo.pop()
         thing = getattr(thing, "__func__", thing)
         if isinstance(thing, types.FunctionType):
-            names |= _code_names(thing.__code__)
+            names |= code_names(thing.__code__)
             if any(i.argrepr in ("@", "@=") for i in dis.get_instructions(thing.__code__)):
                 names.add("@")
             if level < depth:
@@ -163,9 +163,10 @@ def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
     return names
 
 
-def _code_names(code: types.CodeType) -> set[str]:
+def code_names(code: types.CodeType) -> set[str]:
+    """Names that a piece of bytecode mentions, and the functions written within it."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _code_names(constant)
+            names |= code_names(constant)
     return names

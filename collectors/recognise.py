@@ -34,7 +34,7 @@ _BY_THRESHOLD = "has a threshold; the first forward pass decides"
 class Found:
     """A module that makes spikes, or may; `by` what, if it is a candidate.
 
-    It may be nested in another neuron, and share its surrogate with others.
+    It may be nested in another neuron, share its surrogate with others, or be the gates of a cell.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Found:
     axes: str = ""
     by: Evidence = "class"
     nested: bool = False
+    is_gate: bool = False
     surrogate: nn.Module | None = None
 
     @property
@@ -76,8 +77,10 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
             continue
         elif (hit := _recognise(name, module, libraries)) is not None:
             parent = modules.get(name.rpartition(".")[0]) if name else None
-            if hit.kind == "spiking" or parent is None or not _is_part(module, parent, libraries):
+            if hit.kind == "spiking" or parent is None:
                 hits[name] = hit
+            elif not _is_part(module, parent, libraries):
+                hits[name] = replace(hit, is_gate=_has_gates(parent, libraries))
     for name, hit in list(hits.items()):
         if _is_network(hit, hits):
             del hits[name]
@@ -164,6 +167,10 @@ def _is_part(module: nn.Module, parent: nn.Module, libraries: list[Library]) -> 
     names = qualified_names(type(parent))
     known = next((k for x in libraries if (k := x.is_spiking(parent, names)) is not None), None)
     return known is False and package(own_type(module)) in {package(c) for c in _bases(parent)}
+
+
+def _has_gates(parent: nn.Module, libraries: list[Library]) -> bool:
+    return any(x.gated_cells.intersection(qualified_names(type(parent))) for x in libraries)
 
 
 def _is_put_into(hit: Found, outer: Found, modules: Mapping[str, nn.Module]) -> bool:

@@ -191,6 +191,8 @@ class SpikeCounts:
         if module is not None and self._subject.library.is_graded(module):
             counters["is_graded"] = 1
         verdicts = self._streaks.verdicts()
+        if self._subject.is_gate:
+            verdicts.pop("n_saturated", None)  # one that stays open lets pass all the same
         self._subject.dead = self._streaks.dead
         return Counts({"spikes": counters | verdicts})
 

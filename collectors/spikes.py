@@ -100,6 +100,7 @@ class SpikeObserver:
         self._module = weakref.ref(found.module)
         self._library = found.library
         self._inferred = Inferred(found.axes, self._tell, self._module_if_read, widths)
+        self._is_derived = not found.sure  # by a user, from a library's class
         by: Evidence = "library" if found.nested else found.by
         self._candidate = Candidate(
             found_by=by,
@@ -122,6 +123,8 @@ class SpikeObserver:
             self._spent,
             fault=self._fault,
             widths=widths,
+            optimizes=self._optimizes,
+            is_gate=found.is_gate,
         )
         self._further_sites: set[str] = set()
         self._reader = LayerReader(self._subject, self._confirm_site)
@@ -214,6 +217,9 @@ class SpikeObserver:
         if self._session is not None:
             self._session.spent(seconds)
 
+    def _optimizes(self, parameter: Tensor) -> bool:
+        return self._session is not None and self._session.optimizes(parameter)
+
     def _fault(self, error: Exception) -> None:
         if self._session is not None:
             self._session.fault(self.layer.name, error)
@@ -304,6 +310,7 @@ class SpikeObserver:
                 starts_sample=starts,
                 find_nodes=partial(surrogate_nodes, spikes),
                 module=module,
+                inputs=args,
                 output=output,
                 unfold=unfold,
             ),
@@ -323,8 +330,10 @@ class SpikeObserver:
         library = self._library
         if module is None or library.name == "user":
             return self._inferred.layout(spikes)
-        unfold = None if library.unfold is None else partial(library.unfold, module)
-        return library.axes(module, spikes), unfold
+        axes = library.axes(module, spikes)
+        if library.unfold is not None:
+            return axes, partial(library.unfold, module)
+        return self._inferred.layout_beside(axes, spikes) if self._is_derived else (axes, None)
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         nodes = surrogate_nodes(spikes) if spikes.requires_grad else []

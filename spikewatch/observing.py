@@ -145,6 +145,9 @@ class Session(Protocol):
     def confirm(self, layer: Layer) -> None:
         """Store what a candidate turned out to be."""
 
+    def optimizes(self, parameter: "Tensor") -> bool:
+        """Whether an optimizer of the model, as far as one is known, holds a parameter."""
+
 
 class Observer(Protocol):
     """Watches one layer."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from .errors import AttachError
 from .layers import Layer
@@ -43,6 +44,7 @@ class LiveSession:
         self.loss_scale: torch.Tensor | float | None = None
         self.on_touch: Callable[[], None] | None = None
         self.on_sample: Callable[[str], None] | None = None
+        self.on_optimizes: Callable[[Tensor], bool] | None = None
         self._samples = Samples()
         self._recorder = recorder
         self._depths: dict[str, int] = {}
@@ -71,6 +73,10 @@ class LiveSession:
         if phase == "eval":
             self.eval_pending = True
         return phase
+
+    def optimizes(self, parameter: Tensor) -> bool:
+        """Whether an optimizer of the model holds a parameter."""
+        return self.on_optimizes is not None and self.on_optimizes(parameter)
 
     def spent(self, seconds: float) -> None:
         """Add to the cost of the step."""

@@ -37,8 +37,9 @@ class _Slot:
 class Snapshot:
     """The counters of every layer in one observed step."""
 
-    def __init__(self, keys: Row, counts: Sequence[tuple[str, Counts]]) -> None:
+    def __init__(self, keys: Row, counts: Sequence[tuple[str, Counts]], *, spiking: bool) -> None:
         self._keys = keys
+        self._spiking = spiking
         self._pieces: dict[Lane, _Pieces] = {}
         self._tables = [
             (layer, table, {name: self._put(value) for name, value in counters.items()})
@@ -88,7 +89,7 @@ class Snapshot:
         add_deepest(rows.get("gradients", []))
         add_siblings(rows.get("amplitudes", []))
         add_ternary(rows)
-        add_samples(rows)
+        add_samples(rows, spiking=self._spiking)
         for layer, kind, edges, parts in self._histograms:
             counts, below, above = map(get, parts)
             row = {"kind": kind, "edges": edges, "counts": counts, "below": below, "above": above}
@@ -164,7 +165,8 @@ def take(
     phase: str,
     step: int,
     at: datetime,
+    spiking: bool,
 ) -> Snapshot:
-    """Snapshot the counters of all layers for one row of each table."""
+    """Snapshot the counters of all layers, some of them spiking, for one row of each table."""
     keys = {"run": run, "rank": rank, "phase": phase, "step": step, "at": at}
-    return Snapshot(keys, counts)
+    return Snapshot(keys, counts, spiking=spiking)

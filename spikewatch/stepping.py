@@ -112,6 +112,7 @@ class Stepping:
         self._optimizers = ()
         session.on_touch = self._clock.see_forward
         session.on_sample = self._evaluations.begins_sample
+        session.on_optimizes = self._clock.optimizes
         self._before_hook = root.put_on(model)
         touch = load_hook()(lambda *_: session.touch(), self)
         self._part_hooks = [m.register_forward_pre_hook(touch) for m in called_parts(model)]
@@ -158,7 +159,7 @@ class Stepping:
         if self._clock is not None:
             self._clock.stop()
             self._clock = None
-        self.session.on_touch = self.session.on_sample = None
+        self.session.on_touch = self.session.on_sample = self.session.on_optimizes = None
         self.session.active = False
 
     def observe_tap(self, name: str, tensor: Tensor) -> None:
@@ -355,6 +356,7 @@ class Stepping:
                 self.session.eval_pending = False
                 self._evaluations.end()
             if counts:
-                keys = {"run": self._run, "rank": self._recorder.rank}
+                spiking = any(x.layer.kind in ("spiking", "tap") for x in self._observers)
+                keys = {"run": self._run, "rank": self._recorder.rank, "spiking": spiking}
                 step, at = self.session.step, utc_now()
                 self._recorder.submit(take(counts, **keys, phase=phase, step=step, at=at))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from .callers import stepping_optimizers
@@ -275,6 +275,12 @@ class StepClock:
     def _is_swapped(self) -> bool:
         """Whether other tensors have taken the parameters' places: `torch.func.functional_call`."""
         return not all(isinstance(p, nn.Parameter) for p in self._parameters())
+
+    def optimizes(self, parameter: Tensor) -> bool:
+        """Whether one of the model's optimizers holds a parameter."""
+        ours = [optimizer for optimizer, known in self._owners.items() if known]
+        groups = (group for optimizer in ours for group in optimizer.param_groups)
+        return any(parameter is p for group in groups for p in group["params"])
 
     def _has_optimizer(self) -> bool:
         self._forwards += 1

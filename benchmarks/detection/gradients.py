@@ -54,6 +54,10 @@ def _cut_in_the_middle(training: Training) -> None:
     training.net.layers[3] = nn.Sequential(Detach(), training.net.layers[3])
 
 
+def _compares(training: Training) -> None:
+    training.net.lif1.spike_grad = lambda u: (u >= 0).to(u.dtype)
+
+
 def _damped(training: Training) -> None:
     for lif in _lifs(training.net):
         lif.surrogate = Triangle(1.0, gamma=0.03)
@@ -154,6 +158,14 @@ GRADIENTS = (
         layers=("lifs.2",),
         strike=_cut_in_the_middle,
         n_steps=100,
+    ),
+    Illness(
+        name="surrogate-forgotten",
+        story="a layer fires by a comparison, without a surrogate",
+        rule="no-surrogate-gradient",
+        bed="snntorch",
+        layers=("lif1",),
+        strike=_compares,
     ),
     Illness(
         name="surrogate-damped",

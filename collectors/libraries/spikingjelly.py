@@ -5,8 +5,9 @@
 * Returns the spikes alone. Step mode "s": called for each time step, [B, *]; "m" (and the classes
   `MultiStep…`, PSN, ILC, noisy ones, which know nothing else): the sequence, [T, B, *].
 * A sample starts where no memory holds a tensor: `reset_net` makes them floats or None again.
-* θ is `v_threshold`; unknown where a user's class fires by another one.
-* Decays by 1 − 1/τ, or by a factor of its own; ParametricLIF by 1 − sigmoid(w).
+* θ is `v_threshold`. Decays by 1 − 1/τ, or by a factor of its own; ParametricLIF by 1 − sigmoid(w).
+* Of a user's class that stands for as long as the library's own code acts by it (`own_steps.py`):
+  attributes of the base class may be no more than what its constructor asked for.
 * `v` is the potential after the reset, of the last time step, or of all with `store_v_seq`. A reset
   by subtraction is undone, s·θ is added; one to a value is final.
 * Left out: `NonSpiking…` (leaky integrators of the readout), all in `layer`, and `LIAFNode`, but
@@ -14,15 +15,16 @@
 """
 
 import math
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spikewatch.layers import own_type
+
 from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
+from .own_steps import OwnSteps, own_steps
 from .reading import learnable, plain, short_names, surrogate_name
 
 
@@ -32,11 +34,16 @@ _PACKAGES = (
 )
 # Weight layers and containers, some with autograd functions of their own, that pass spikes on.
 _LAYERS = ("spikingjelly.activation_based.layer", "spikingjelly.clock_driven.layer")
+_GATED_CELLS = frozenset(
+    f"spikingjelly.{package}.rnn.{cell}"
+    for package in ("activation_based", "clock_driven")
+    for cell in ("SpikingLSTMCell", "SpikingGRUCell")
+)
 _MULTI_STEP = "MultiStepModule"
 _NONLINEAR = {"QIFNode", "EIFNode", "IzhikevichNode", "RAFNode", "MultiStepEIFNode"}
+_DECAYS = ("decay", "mem_decay", "v_decay")
 _WITHOUT_RESET = {"PSN", "MaskedPSN", "SlidingPSN"}
 _SUBTRACTS = {"ComplementaryLIFNode", "STBIFNode", "DSRIFNode", "DSRLIFNode"}
-_ANOTHER = re.compile("^(?!v_threshold$).*(thr|v_?th|theta)", re.IGNORECASE)
 # Their reset is more than s·θ, or their output is not what the reset took.
 _CANNOT_BE_UNDONE = {"ComplementaryLIFNode", "KLIFNode", "LIAFNode", "MPBNBaseNode"}
 
@@ -81,20 +88,19 @@ def _starts_sample(
 
 
 def _dynamics(module: nn.Module) -> Dynamics:
-    kinds = short_names(module)
+    own = own_steps(own_type(module))
     return Dynamics(
-        threshold=_threshold(module, kinds),
-        decay=_decay(module, kinds),
-        reset=_reset(module, kinds),
-        reset_to=plain(getattr(module, "v_reset", None)),
+        threshold=_threshold(module, own.kinds) if own.fires else None,
+        decay=_decay(module, own.kinds) if own.charges else _named_decay(module, own),
+        decay_guessed=own.is_users,
+        reset=_reset(module, own),
+        reset_to=plain(getattr(module, "v_reset", None)) if own.resets else None,
         surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
         learnable=learnable(module),
     )
 
 
 def _threshold(module: Any, kinds: frozenset[str]) -> Number | None:
-    if _fires_by_another(type(module)):
-        return None
     if "GatedLIFNode" in kinds:
         return module.v_threshold.detach().view(-1, 1, 1).sigmoid()
     if "MPBNBaseNode" in kinds and getattr(module, "learnable_vth", False):
@@ -108,17 +114,6 @@ def _threshold(module: Any, kinds: frozenset[str]) -> Number | None:
     return threshold
 
 
-@lru_cache(maxsize=512)
-def _fires_by_another(cls: type) -> bool:
-    """Whether a user's `neuronal_fire` compares with something else than `v_threshold`."""
-    owner = next((c for c in cls.__mro__ if "neuronal_fire" in vars(c)), None)
-    if owner is None or owner.__module__.startswith("spikingjelly."):
-        return False
-    code = getattr(vars(owner)["neuronal_fire"], "__code__", None)
-    names = set() if code is None else set(code.co_names)
-    return not names & {"v_threshold", "neuronal_fire"} or any(map(_ANOTHER.search, names))
-
-
 def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
     if kinds & _NONLINEAR:
         return None
@@ -129,16 +124,26 @@ def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
         return math.exp(-module.delta_t / module.tau)
     if any("ParametricLIFNode" in kind for kind in kinds):
         return 1 - plain(module.w).sigmoid()
-    if hasattr(module, "v_decay"):
+    if any("CUBALIFNode" in kind or kind == "ILCLIFNode" for kind in kinds):
         return module.v_decay
-    tau = getattr(module, "tau", None)
+    # Any other's τ is a user's, of something else.
+    tau = getattr(module, "tau", None) if any("LIFNode" in kind for kind in kinds) else None
     decay = None if tau is None else 1 - 1 / plain(tau)
     if "KLIFNode" in kinds and decay is not None and not module.scale_reset:
         return plain(module.k) * decay
     return decay
 
 
-def _reset(module: nn.Module, kinds: frozenset[str]) -> Reset | None:
+def _named_decay(module: nn.Module, own: OwnSteps) -> Number | None:
+    """A decay that a user's own charge names; a τ may stand in seconds, or in an exponent."""
+    held = (vars(module).get(name) for name in _DECAYS if name in own.charge_names)
+    return next((plain(x) for x in held if isinstance(x, Tensor | float)), None)
+
+
+def _reset(module: nn.Module, own: OwnSteps) -> Reset | None:
+    kinds = own.kinds
+    if not own.resets:
+        return None
     if kinds & _WITHOUT_RESET:
         return "none"
     if kinds & _SUBTRACTS:
@@ -149,7 +154,8 @@ def _reset(module: nn.Module, kinds: frozenset[str]) -> Reset | None:
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:
-    kinds, spikes = short_names(module), first_tensor(output)
+    own, spikes = own_steps(own_type(module)), first_tensor(output)
+    kinds = own.kinds
     v, whole = getattr(module, "v", None), getattr(module, "v_seq", None)
     if spikes is None or not isinstance(v, Tensor):
         return None
@@ -165,7 +171,7 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         return Membrane(v, pre_reset=True)
     threshold = plain(getattr(module, "v_threshold", None))
     if (
-        _reset(module, kinds) != "subtract"
+        _reset(module, own) != "subtract"
         or threshold is None
         or kinds & (_CANNOT_BE_UNDONE | _SUBTRACTS)
     ):
@@ -180,6 +186,7 @@ LIBRARY = Library(
     starts_sample=_starts_sample,
     dynamics=_dynamics,
     membrane=_membrane,
+    gated_cells=_GATED_CELLS,
     saved=saved_in(
         "spikingjelly._ops.surrogate.",
         "spikingjelly.activation_based.surrogate.",

@@ -161,7 +161,7 @@ def add_ternary(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
             row["n_additions"], row["n_macs"] = row["n_macs"] * used[row["layer"]], 0
 
 
-def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]], *, spiking: bool = False) -> None:
     """Tell the rows of one step how many samples and time steps stand behind them.
 
     Weight layers do not know what of their input is time; the spiking layers do. Where there are
@@ -172,11 +172,13 @@ def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
             is the size of an input's first axis, summed over calls, `n_called` how many inputs the
             layer was given, and `n_timed_obs` in `timing` the observations of a neuron in the calls
             that operations were counted in; they are taken out, since they are of no use alone.
+        spiking: Whether the network has spiking layers, though none may have been heard.
     """
     energy = rows.get("energy", ())
     leading = [r.pop("n_leading", None) for r in energy]
     called = [r.pop("n_called", None) for r in energy]
-    known = _observed_samples(rows) if rows.get("spikes") else _leading_samples(leading)
+    spiking = spiking or bool(rows.get("spikes"))
+    known = _observed_samples(rows) if spiking else _leading_samples(leading)
     if known is None:
         return
     n_samples, sum_time_steps = known

@@ -67,6 +67,13 @@ GRADIENTS = Table(
             "1 where the loss uses spikes before these, or this layer's membrane potential, but "
             "not these",
         ),
+        Counter(
+            "is_cut",
+            _INT,
+            "last",
+            "1 where the spikes have no graph, and the weights before them got no gradient by "
+            "another way, nor a change, though an optimizer holds them",
+        ),
     ],
 )
 

@@ -43,6 +43,7 @@ GRADIENTS = {
     "n_grad_deepest": SLOTS,
     "sum_sq_grad_deepest": 1e-4,
     "is_unused": 0,
+    "is_cut": 0,
     "sum_sq_grad_first": 1e-5,
     "sum_sq_grad_last": 1e-5,
 }

@@ -40,6 +40,10 @@ SICK = {
     "narrow-surrogate": ("lif", {"n_sg_active": 1500}),
     "negative-surrogate": ("lif", {"n_sg_negative": 1}),
     "detached-layer": ("lif", {"n_grad": 0, "sum_sq_grad": None}),
+    "no-surrogate-gradient": (
+        "lif",
+        {"is_cut": 1, "n_grad": None, "sum_sq_grad": None, "n_sg": None, "n_sg_active": None},
+    ),
     "gradient-vanishes-with-depth": ("lif", {"sum_sq_grad_deepest": 1e8}),
     "gradient-vanishes-through-time": ("lif", {"sum_sq_grad_first": 1e-16}),
     "runaway-membrane": ("lif", {"n_runaway": 1400}),

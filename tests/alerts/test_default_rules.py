@@ -331,6 +331,16 @@ def test_a_last_time_step_that_has_nothing_left_to_learn_is_no_illness(wide):
     assert not fired(wide(range(60), lif=sure))
 
 
+def test_a_gradient_that_grows_to_no_more_than_the_deepest_layers_does_not_explode(wide):
+    explodes = ("gradient-explodes", "lif")
+    first = wide(range(40), lif={"sum_sq_grad": 1e-12})  # 1e-4 of the deepest layer's
+    for square in (1e-6, 1e-4):  # 0.1 of it, and as much
+        assert explodes not in fired(first, wide(range(40, 60), lif={"sum_sq_grad": square}))
+    assert explodes in fired(first, wide(range(40, 60), lif={"sum_sq_grad": 1e-1}))
+    everywhere = {"sum_sq_grad": 10.0, "sum_sq_grad_deepest": 10.0}
+    assert explodes in fired(wide(range(40)), wide(range(40, 60), lif=everywhere))
+
+
 def test_the_advice_for_large_spikes_knows_neurons_that_fire_several_times_in_a_step():
     advice = next(rule for rule in load_rules() if rule.name == "spikes-out-of-range").advice
     assert all(words in advice for words in ("clamp the amplitude", "dt", "max_spikes_per_dt"))

@@ -25,6 +25,7 @@ class Listener:
         self.loss_scale: torch.Tensor | float | None = None
         self.forced_phase: str | None = None
         self.samples = Samples()
+        self.optimized: list[Tensor] = []
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []
         found = find_observers(model, named=named or {})
@@ -78,6 +79,9 @@ class Listener:
     def plain(self, counters: dict[str, Any]) -> dict[str, Any]:
         """Counters as the writer thread gets them."""
         return plain(counters)
+
+    def optimizes(self, parameter: Tensor) -> bool:
+        return any(parameter is p for p in self.optimized)
 
     def stop(self) -> None:
         for observer in (*self.observers.values(), *self.synapses.values()):

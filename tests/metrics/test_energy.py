@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+import snntorch as snn
 import torch
 from hypothesis import given, strategies as st
 from torch import nn
@@ -67,6 +68,34 @@ def test_with_spikes_whose_time_is_unknown_nothing_is_said():
     rows = {"energy": [{"layer": "a", "n_leading": 64.0}], "spikes": [{"layer": "s", "n_obs": 64}]}
     add_samples(rows)
     assert rows["energy"] == [{"layer": "a"}]
+
+
+def test_a_network_whose_spikes_were_not_heard_is_none_without_spikes():
+    rows = {"energy": [{"layer": "a", "n_leading": 4.0}]}
+    add_samples(rows, spiking=True)
+    assert rows["energy"] == [{"layer": "a"}]
+
+
+class Unheard(nn.Module):
+    """Calls its neurons where no hook hears it, as some ways to checkpoint them do."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.lif, self.fc2 = nn.Linear(8, 8), snn.Leaky(0.9), nn.Linear(8, 3)
+
+    def forward(self, x):
+        mem = torch.zeros(len(x), 8)
+        return self.fc2(self.lif.forward(self.fc1(x), mem)[0])
+
+
+def test_samples_of_a_network_with_unheard_neurons_are_not_guessed(tmp_path):
+    net = Unheard()
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        net(torch.rand(4, 16, 8).flatten(0, 1)).sum().backward()
+        torch.optim.SGD(net.parameters(), 0.01).step()
+    with spikewatch.open_store(tmp_path) as store:
+        found = store.sql("SELECT n_samples, energy_ratio_compute FROM energy")
+    assert set(found.rows()) == {(None, None)}
 
 
 def test_a_ternary_network_is_seen_to_add(tmp_path):

@@ -24,9 +24,9 @@ class Net(nn.Module):
         return mem
 
 
-def train(net, tmp_path, *, n_steps):
+def train(net, tmp_path, *, n_steps, learns=None):
     torch.manual_seed(0)
-    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    optimizer = torch.optim.SGD((learns or net).parameters(), 0.01)
     with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
         for _ in range(n_steps):
             optimizer.zero_grad()
@@ -47,6 +47,29 @@ def test_a_sound_structure_is_not_complained_of(tmp_path):
     fired, notes = train(Net(), tmp_path, n_steps=12)
     assert not notes
     assert not {rule for rule, _ in fired} & {"detached-layer", "negative-surrogate"}
+
+
+class Compares(nn.Module):
+    """A neuron without a surrogate gradient, as beginners write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold, self.mem = 0.5, 0.0
+
+    def forward(self, x):
+        self.mem = x
+        return (self.mem >= self.threshold).float()
+
+
+@pytest.mark.parametrize("reservoir", [False, True])
+def test_neurons_without_a_surrogate_are_told_unless_nothing_before_them_is_to_learn(
+    tmp_path, reservoir
+):
+    net = nn.Sequential(nn.Linear(8, 16), Compares(), nn.Linear(16, 16), Compares())
+    net.append(nn.Linear(16, 4))
+    fired, _ = train(net, tmp_path, n_steps=8, learns=net[4] if reservoir else net)
+    told = {layer for rule, layer in fired if rule == "no-surrogate-gradient"}
+    assert told == (set() if reservoir else {"1", "3"})
 
 
 def test_a_surrogate_that_is_negative_above_the_threshold_is_told(tmp_path):
