@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .hooks import why_unreadable
-from .levels import looks_like_spikes
 from .library import first_tensor
 from .quantized.operands import is_made_of_weights
+from .spike_values import looks_like_spikes
 from .straight_through import is_straight_through
 from .surrogate import surrogate_nodes
 

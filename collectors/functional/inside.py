@@ -18,10 +18,10 @@ from ..candidates import Made
 from ..constants import Constants, constants_of
 from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
-from ..levels import looks_like_spikes
 from ..libraries import user
 from ..library import Dynamics, Library
 from ..reachable import own_forward
+from ..spike_values import looks_like_spikes
 from .listening import FunctionCall
 from .places import Place, Turns
 from .sources import NOWHERE, UNREGISTERED, Source, Weights, first_input, source_of

@@ -187,6 +187,7 @@ LIBRARY = Library(
     dynamics=_dynamics,
     membrane=_membrane,
     gated_cells=_GATED_CELLS,
+    is_graded=lambda module: "LIAFNode" in short_names(module),
     saved=saved_in(
         "spikingjelly._ops.surrogate.",
         "spikingjelly.activation_based.surrogate.",

@@ -11,12 +11,12 @@ from torch.nn.utils import parametrize
 from spikewatch.layers import named_modules, own_type
 from spikewatch.observing import Hints
 
-from ..levels import judge
 from ..reachable import names_in_code
 from ..recognise import find_spiking
 from .adapters import packed_shape
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
+from .levels import judge
 from .observer import WeightObserver
 from .pairs import make_pairs
 from .place import Containers, is_matrix, places

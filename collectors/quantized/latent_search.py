@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..levels import Levels, blocks_of, judge
 from .kernels import Kernel
 from .latent_elsewhere import Elsewhere
+from .levels import Levels, blocks_of, judge
 from .operands import agreement, comes_from, like, shares_memory
 
 

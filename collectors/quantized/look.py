@@ -11,8 +11,8 @@ from spikewatch.layers import Layer
 from spikewatch.observing import Session
 from spikewatch.unheard import unheard
 
-from ..levels import Levels
 from .backward import Backward
+from .levels import Levels
 from .operands import Operand, outputs_first
 from .verdicts import Verdict, better
 

@@ -16,13 +16,13 @@ from spikewatch.observing import Counts, Session
 from spikewatch.unheard import unheard
 
 from ..hooks import why_unreadable
-from ..levels import Levels, may_have_levels
 from .adapters import ask
 from .backward import Backward
 from .instruments import INSTRUMENTS, Weights
 from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
 from .latent_search import LatentSearch
+from .levels import Levels, may_have_levels
 from .look import Look
 from .pairs import Pair
 from .pieces import Shift

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..levels import blocks_of
 from .kernels import is_wrapper
+from .levels import blocks_of
 
 
 Role = Literal["weight", "left", "right", "any"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..levels import Levels
+from .levels import Levels
 
 
 # Small enough for the caches of a CPU, large enough for a GPU.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from spikewatch.observing import Counts
 
-from ..levels import Granularity, Levels
 from .level_sums import LevelSums, level_sums, unit_deltas
+from .levels import Granularity, Levels
 from .pieces import Buffer, Shift, pieces
 from .place import Place
 from .sampling import strata, take

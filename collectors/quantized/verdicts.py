@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..levels import FULL, Levels, judge
 from .adapters import told_levels
 from .annealing import own_lambda, stage_of
+from .levels import FULL, Levels, judge
 
 
 # A verdict "ternary" is looked at again after so many observed steps; another one in each of the

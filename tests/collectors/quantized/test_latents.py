@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from spikewatch.collectors.levels import Levels
 from spikewatch.collectors.quantized.latents import LatentCounts, UpdateRatio
+from spikewatch.collectors.quantized.levels import Levels
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.metrics import TABLES
 from spikewatch.zoo.ternary_linear import ternarize

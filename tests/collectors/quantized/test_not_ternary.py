@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikewatch.collectors.levels import judge
+from spikewatch.collectors.quantized.levels import judge
 
 
 class Plain(nn.Linear):

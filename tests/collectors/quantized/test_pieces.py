@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spikewatch.collectors.levels import judge
 from spikewatch.collectors.quantized import reading
 from spikewatch.collectors.quantized.instruments import INSTRUMENTS
+from spikewatch.collectors.quantized.levels import judge
 from spikewatch.collectors.quantized.pieces import PIECE, Shift
 from spikewatch.collectors.quantized.reading import Weights
 from spikewatch.zoo.ternary_linear import ternarize

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from spikewatch.collectors.levels import looks_like_spikes, ternary_granularity
+from spikewatch.collectors.spike_values import looks_like_spikes, ternary_granularity
 
 
 def twn(w, *, by_row=False):

@@ -39,11 +39,6 @@ _MOST_PARTS = 16
 _MIN_ON_GRID = 8
 # Fewer nonzero weights of a sample may be of one sign by chance, where half of all are negative.
 _MIN_SIGNED = 32
-# Levels that spikes may have whatever the sample: multi-spike counts, amplitudes of channels.
-_MAX_LEVELS = 8
-_MIN_EVENTS = 32
-# Fewer levels without a 0 may be counts of spikes, where all neurons fire more than once.
-_MIN_TIMES = 5
 
 
 @dataclass(frozen=True)
@@ -350,49 +345,3 @@ def _on_steps(places: Tensor, error: float) -> Tensor:
 
 def _bits(n_levels: int) -> int:
     return next((b for b in _BITS if 2**b >= n_levels), _BITS[-1])
-
-
-def looks_like_spikes(x: Tensor, *, sample: int = 4096, may_all_fire: bool = False) -> bool | None:
-    """Whether values are spikes: zeros and a few levels.
-
-    Args:
-        x: Output of a layer; only an evenly spaced sample of it is looked at.
-        sample: Size of the sample.
-        may_all_fire: Whether values that all are events may have any levels. Else they may be the
-            times of spikes instead.
-
-    Returns:
-        None while there are too few events to say, or they may be times as well.
-    """
-    flat = x.detach().flatten()
-    flat = flat[:: max(1, flat.numel() // sample)][:sample].float()
-    nonzero = flat[flat.ne(0)].abs()
-    if nonzero.numel() == 0:
-        return None
-    if not bool(nonzero.isfinite().all()):
-        return None
-    # Levels up to rounding; α may differ between channels, so a few are allowed.
-    levels = _rounded(nonzero).numel()
-    if levels > max(_MAX_LEVELS, nonzero.numel() // 64):
-        return False
-    if nonzero.numel() < _MIN_EVENTS:
-        return None
-    return True if may_all_fire else _unlike_times(flat)
-
-
-def _rounded(positive: Tensor) -> Tensor:
-    return torch.unique((positive / positive.max() * 1024).round())
-
-
-def _unlike_times(values: Tensor) -> bool | None:
-    """Whether values on a few levels are no times of spikes, of which none is 0.
-
-    Returns:
-        None where they may be either: all at one time, or counts of spikes where all have fired.
-    """
-    if not bool((values > 0).all()) or bool((values == 1).all()):
-        return True
-    levels = _rounded(values)
-    # The lowest count is one step of the grid above 0; times are farther from it than from another.
-    far = len(levels) >= _MIN_TIMES and bool(levels[0] > 1.5 * levels.diff().min())
-    return False if far else None

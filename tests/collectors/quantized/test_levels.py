@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spikewatch.collectors.levels import judge
+from spikewatch.collectors.quantized.levels import judge
 
 
 def gaussian(*shape, seed=0):
