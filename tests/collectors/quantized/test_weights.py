@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from spikewatch.collectors.spike_values import looks_like_spikes, ternary_granularity
+from spikewatch.collectors.quantized.levels import ternary_granularity
+from spikewatch.collectors.spike_values import looks_like_spikes
 
 
 def twn(w, *, by_row=False):
