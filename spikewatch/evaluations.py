@@ -11,6 +11,8 @@ from .sampling import Sampler
 
 # So many passes at most are observed to find out how many make a sample.
 _MOST_WATCHED = 128
+# An evaluation of so many samples, or batches of them, is taken for one that may never end.
+_LONG = 512
 
 
 class Evaluations:
@@ -28,6 +30,12 @@ class Evaluations:
         self._finds_out = False  # how many they are: all passes are observed until then
         self._began: dict[str, int] = {}  # by layer: the pass that its latest sample began with
         self._lengths: dict[str, int] = {}  # by layer: passes of the longest of its samples
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has gone on for long, and may be cut here: a sample begins, or may."""
+        length, n = self._length or 1, self._n_passes
+        return not self._finds_out and n >= _LONG * length and n % length == 0
 
     def observe(self, *, usual: int) -> bool:
         """Whether the forward pass that begins is observed.
