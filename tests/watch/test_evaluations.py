@@ -191,6 +191,30 @@ def test_what_an_evaluation_costs_before_any_training_is_paid_for_at_once(tmp_pa
         assert sum(s for s, _ in spent) == sum(s for _, s in spent) > 0
 
 
+@pytest.mark.parametrize("every", [3, 10])
+def test_samples_are_whole_where_training_steps_at_each_time_step(tmp_path, every):
+    net = Stepwise()
+    with spikewatch.attach(net, dir=tmp_path, every=every, quiet=True):
+        for _ in range(2):
+            train_stepwise(net, n_steps=30, n_time_steps=1)
+            rate = evaluate_stepwise(net, n_batches=12, n_time_steps=6)
+    got = rows(tmp_path, _EVALUATED)
+    assert all(n % (6 * 64) == 0 for n in got["n_obs"])
+    assert got["mfr"].to_list() == pytest.approx([rate] * 2, rel=0.02)
+    assert set(got["length"].drop_nulls()) == {6}
+
+
+def test_what_an_evaluation_takes_is_found_out_once(tmp_path, net):
+    with spikewatch.attach(net, dir=tmp_path, every=10, quiet=True):
+        for _ in range(2):
+            train(net, n_steps=1)
+            with torch.no_grad():
+                for _ in range(21):
+                    net(torch.rand(5, 16))
+    got = rows(tmp_path, "SELECT n_obs FROM spikes WHERE phase = 'eval' AND layer = 'lif1'")
+    assert got["n_obs"].to_list() == [4 * 5 * 8, 3 * 5 * 8]
+
+
 def test_evaluations_between_all_steps_leave_training_its_dear_readings(net, tmp_path):
     with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
         for _ in range(60):
