@@ -40,6 +40,7 @@ class Call:
             None if unknown, and, of calls for each time step, where no dear readings are due.
         starts_sample: Whether a sample begins here; None where the layer does not tell, until the
             reader has found out.
+        fed_by_itself: Whether a sequence comes from an earlier one of the layer, in the same pass.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
         detailed: Whether the step is one that has the dear readings (σ′, membrane, first spikes).
@@ -62,6 +63,7 @@ class Call:
     axes: Axes
     time: int | None = None
     starts_sample: bool | None = None
+    fed_by_itself: bool = False
     again: bool = False
     detailed: bool = False
     probed: bool = False

@@ -9,6 +9,7 @@ from .continuity import Continuity
 from .hooks import in_recomputation
 from .lane import Lane
 from .sites import Sites
+from .succession import Succession
 
 
 _ONE_REPLICA = (
@@ -28,6 +29,7 @@ class LayerReader:
         self._lanes: dict[str, Lane] = {}  # by phase
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
         self._parts: dict[str, Parts] = {}  # by phase
+        self._succession = Succession()
         self._turn = Turn()
         self._continuity = Continuity()
 
@@ -52,6 +54,8 @@ class LayerReader:
         has_slope = call.has_graph and not self._subject.library.spike_times
         if (call.probed or call.spread) and has_slope:
             call.nodes = call.find_nodes()
+        if call.detailed and not again and call.axes.time is not None:
+            call.fed_by_itself = self._succession.add(call, forward=session.n_forwards)
         sites = self._sites.get(phase)
         if sites is None:
             sites = self._sites[phase] = Sites(self._subject, self._confirm_site)
@@ -66,6 +70,7 @@ class LayerReader:
         self._clocks.pop((phase, True), None)
         if (parts := self._parts.get(phase)) is not None:
             parts.end_step()
+        self._succession.end_step()
         if counts is not None and session is not None and session.detailed:
             clock = self._clocks.get((phase, False))
             self._turn.end(1 if clock is None else clock.end_step())

@@ -23,10 +23,11 @@ _IN_TURN = (
 
 
 class Alternation:
-    """Follows how many calls in a row make a sample, where each time step is a call of its own.
+    """Follows how many calls in a row make a sample.
 
     Sites that pass states of their own to one module take turns in each time step: as many samples
-    begin, one call each, as there are sites, and the last one seems to take all further calls.
+    begin, one call each, as there are sites, and the last one seems to take all further calls. Of
+    sequences each site begins a sample as well.
 
     Attributes:
         in_turn: Whether that was seen in this step.
@@ -39,7 +40,10 @@ class Alternation:
 
     def add(self, call: Call) -> None:
         """Follow one call."""
-        if call.again or call.time is None or call.axes.time is not None:
+        if call.again or call.time is None:
+            return
+        if call.axes.time is not None:
+            self.in_turn |= call.fed_by_itself
             return
         if call.starts_sample:
             self._after_single = self._length == 1
@@ -66,7 +70,7 @@ class Site:
         self.called = True
         self._alternation.add(call)
         # Without a graph a state at rest looks fresh, also that of a neuron that had no input yet.
-        if self._alternation.in_turn and call.has_graph:
+        if self._alternation.in_turn and (call.has_graph or call.axes.time is not None):
             self._subject.tell(_IN_TURN)
         for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
