@@ -1,6 +1,6 @@
 """What an instrument sees: a forward call, the layer that it reads, and which time step it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter as time_now
@@ -41,6 +41,7 @@ class Call:
         starts_sample: Whether a sample begins here; None where the layer does not tell, until the
             reader has found out.
         fed_by_itself: Whether a sequence comes from an earlier one of the layer, in the same pass.
+        place: Where in the code a layer was called that keeps no state; None where not asked for.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
         detailed: Whether the step is one that has the dear readings (σ′, membrane, first spikes).
@@ -64,6 +65,7 @@ class Call:
     time: int | None = None
     starts_sample: bool | None = None
     fed_by_itself: bool = False
+    place: Hashable = None
     again: bool = False
     detailed: bool = False
     probed: bool = False

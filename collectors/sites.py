@@ -4,7 +4,7 @@ A module may be called at several sites of a model, and its neurons may change w
 the input. Neurons of different shapes are never mixed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from spikewatch.observing import Counts
 
@@ -21,6 +21,12 @@ _IN_TURN = (
     "not known. To tell them apart, give each site a module of its own"
 )
 
+_AT_PLACES = (
+    "called at several places of the model, as a surrogate that gates or neurons share. They are "
+    "counted together, and the time to first spike is not known. To tell them apart, give each "
+    "place a module of its own"
+)
+
 
 class Alternation:
     """Follows how many calls in a row make a sample.
@@ -31,9 +37,12 @@ class Alternation:
 
     Attributes:
         in_turn: Whether that was seen in this step.
+        at_places: Whether the calls came from several places in the code.
     """
 
     def __init__(self) -> None:
+        self.at_places = False
+        self._places: set[Hashable] = set()
         self.in_turn = False
         self._length = 0  # of the sample that runs; 0: its beginning was not seen
         self._after_single = False
@@ -42,6 +51,9 @@ class Alternation:
         """Follow one call."""
         if call.again or call.time is None:
             return
+        if call.place is not None:
+            self._places.add(call.place)
+            self.at_places = len(self._places) > 1
         if call.axes.time is not None:
             self.in_turn |= call.fed_by_itself
             return
@@ -72,6 +84,8 @@ class Site:
         # Without a graph a state at rest looks fresh, also that of a neuron that had no input yet.
         if self._alternation.in_turn and (call.has_graph or call.axes.time is not None):
             self._subject.tell(_IN_TURN)
+        if self._alternation.at_places:
+            self._subject.tell(_AT_PLACES)
         for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
 
@@ -87,7 +101,7 @@ class Site:
         whole = Counts({})
         for instrument in self._instruments:
             whole.include(instrument.flush())
-        if self._alternation.in_turn:
+        if self._alternation.in_turn or self._alternation.at_places:
             whole.tables.pop("timing", None)
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
         self._alternation = Alternation()
