@@ -1,6 +1,6 @@
 """What an instrument sees: a forward call, the layer that it reads, and which time step it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter as time_now
@@ -36,10 +36,12 @@ class Call:
         values: The same, detached; unfolded, where the layer folds time and batch into one axis; 1
             where a neuron fired and else 0, where the layer returns times of spikes.
         axes: Where time and batch are in the values.
-        time: Time step within the sample; 0 for a tensor with an axis of time; None if unknown, and
-            where no dear readings are due in the step.
+        time: Time step within the sample, of a tensor with an axis of time the first of its own;
+            None if unknown, and, of calls for each time step, where no dear readings are due.
         starts_sample: Whether a sample begins here; None where the layer does not tell, until the
             reader has found out.
+        fed_by_itself: Whether a sequence comes from an earlier one of the layer, in the same pass.
+        place: Where in the code a layer was called that keeps no state; None where not asked for.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
         detailed: Whether the step is one that has the dear readings (σ′, membrane, first spikes).
@@ -63,6 +65,8 @@ class Call:
     axes: Axes
     time: int | None = None
     starts_sample: bool | None = None
+    fed_by_itself: bool = False
+    place: Hashable = None
     again: bool = False
     detailed: bool = False
     probed: bool = False
@@ -223,6 +227,33 @@ class TimeSteps:
         longest, self.longest = self.longest, 0
         self._time = None
         return longest
+
+
+class Parts:
+    """Tells at which time step of its sample each sequence begins that a layer is given in a step.
+
+    A long one may be given in parts, with the state carried on. Whatever the first one in a step
+    says, it is taken for a whole: a layer that is never reset says forever that a sample goes on.
+    """
+
+    def __init__(self) -> None:
+        self._length = 0  # of the sample that runs, so far
+        self._seen = False  # a part that goes on, ever
+
+    def number(self, call: Call) -> None:
+        """Number one call; where samples have parts, only those calls that tell of themselves."""
+        goes_on = call.starts_sample is False and self._length > 0 and not call.again
+        call.starts_sample = not goes_on
+        if goes_on:
+            self._seen, call.time = True, self._length
+        else:
+            call.time = None if self._seen and (call.again or not call.detailed) else 0
+        if call.time is not None and not call.again:
+            self._length = call.time + call.n_steps
+
+    def end_step(self) -> None:
+        """What comes next is a whole."""
+        self._length = 0
 
 
 class Turn:

@@ -50,7 +50,7 @@ class FirstSpikes:
     def __init__(self, subject: Subject) -> None:
         self._times_are_given = subject.library.spike_times
         self._in_sample = False  # its beginning was seen
-        self._lead: Array | None = None  # silent steps before the first event; of a call per step
+        self._lead: Array | None = None  # silent steps before the first event
         self._waiting: Array | None = None  # no event yet
         self._n_steps = 0
         self._readings = Readings()  # Σ lead, censored pairs
@@ -69,13 +69,12 @@ class FirstSpikes:
         if self._times_are_given:
             self._read_times(call.spikes)
             return
-        if call.axes.time is not None:
-            self._read_sequence(call, call.axes.time)
-            return
         if call.starts_sample:
             self._close()
             self._in_sample = True
-        if self._in_sample:
+        if self._in_sample and call.axes.time is not None:
+            self._read_sequence(call, call.axes.time)
+        elif self._in_sample:
             self._read_step(call.values)
 
     def _read_step(self, values: Tensor) -> None:
@@ -97,7 +96,16 @@ class FirstSpikes:
         events = stack([sample(x, stride) for x in in_time]) != 0
         # The earliest event has the most steps left: their maximum tells it.
         most_left = highest(events * countdown(n_steps, like=events))
-        self._take_in(n_steps - most_left, most_left == 0, n_steps)
+        lead, silent = n_steps - most_left, most_left == 0
+        if self._lead is None or self._waiting is None:
+            self._lead, self._waiting = lead, silent
+        elif len(lead) != len(self._waiting):
+            self._forget()
+            return
+        else:  # a further part of the sample
+            self._lead = self._lead + self._waiting * lead
+            self._waiting &= silent
+        self._n_steps += n_steps
 
     def _read_times(self, times: Tensor) -> None:
         """Read what is a time already, ∞ for a neuron that never fired. Samples have no end."""

@@ -18,7 +18,7 @@ from .hooks import Hook
 from .state_use import StateUse
 
 
-# Of one gradient: its time steps, elements in each, and its own time step if it is one of many.
+# Of one gradient: its time steps, elements in each, and the first of its time steps if known.
 _Entry = tuple[int, int, int | None]
 _NAMES = (
     "n_grad",
@@ -67,13 +67,13 @@ class GradientCounts:
 
     def _hook(self, call: Call, block: "_Block | None") -> Hook:
         axis, time, unfold = call.axes.time, call.time, call.unfold
-        numbered = axis is None and time is not None
-        if numbered or block is not None or unfold is not None:
+        usual = None if axis is None else 0
+        if time != usual or block is not None or unfold is not None:
             how = partial(self._add_gradient, axis, time, block, unfold)
             return self._subject.in_backward(how)
         hook = self._hooks.get(axis)
         if hook is None:
-            how = partial(self._add_gradient, axis, None, None, None)
+            how = partial(self._add_gradient, axis, usual, None, None)
             hook = self._hooks[axis] = self._subject.in_backward(how)
         return hook
 
@@ -87,7 +87,7 @@ class GradientCounts:
     ) -> None:
         if block is not None:
             block.is_over = True
-            if block.n_calls != self._n_calls:
+            if axis is None and block.n_calls != self._n_calls:
                 time = None  # blocks are run again in the opposite order
         gradient = gradient.detach() if unfold is None else unfold(gradient.detach())
         if axis is None:
@@ -97,7 +97,7 @@ class GradientCounts:
             return
         self._norms.add(norms(gradient, axis))
         n_steps = gradient.shape[axis]
-        self._entries.append((n_steps, gradient.numel() // max(1, n_steps), None))
+        self._entries.append((n_steps, gradient.numel() // max(1, n_steps), time))
 
     def flush(self) -> Counts | None:
         """Counters of ∂L/∂s in the table `gradients`."""
@@ -158,8 +158,8 @@ def _fold(
                 continue
             n_grad += size
             total += square
-            if time is not None or length > 1:
-                by_time[time if time is not None else step] += square
+            if time is not None:
+                by_time[time + step] += square
     last = max(by_time, default=0)
     ends = (by_time.get(0), by_time[last]) if last > 0 else (None, None)
     return dict(zip(_NAMES, (n_grad, total, n_bad, *ends), strict=True))

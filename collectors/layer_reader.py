@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from spikewatch.observing import Counts, Session
 
-from .calls import Call, Subject, TimeSteps, Turn
+from .calls import Call, Parts, Subject, TimeSteps, Turn
 from .continuity import Continuity
 from .hooks import in_recomputation
 from .lane import Lane
 from .sites import Sites
+from .succession import Succession
 
 
 _ONE_REPLICA = (
@@ -27,6 +28,8 @@ class LayerReader:
         self._sites: dict[str, Sites] = {}  # by phase
         self._lanes: dict[str, Lane] = {}  # by phase
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
+        self._parts: dict[str, Parts] = {}  # by phase
+        self._succession = Succession()
         self._turn = Turn()
         self._continuity = Continuity()
 
@@ -42,7 +45,7 @@ class LayerReader:
             return
         call.again, call.detailed = again, session.detailed
         if call.axes.time is not None:
-            call.time, call.starts_sample = 0, True
+            self._place(call, phase)
             if call.detailed:
                 call.probed = call.spread = True
                 call.pick = self._turn.pick
@@ -51,6 +54,8 @@ class LayerReader:
         has_slope = call.has_graph and not self._subject.library.spike_times
         if (call.probed or call.spread) and has_slope:
             call.nodes = call.find_nodes()
+        if call.detailed and not again and call.axes.time is not None:
+            call.fed_by_itself = self._succession.add(call, forward=session.n_forwards)
         sites = self._sites.get(phase)
         if sites is None:
             sites = self._sites[phase] = Sites(self._subject, self._confirm_site)
@@ -63,6 +68,9 @@ class LayerReader:
             self._sites.pop(phase, None)
         counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
         self._clocks.pop((phase, True), None)
+        if (parts := self._parts.get(phase)) is not None:
+            parts.end_step()
+        self._succession.end_step()
         if counts is not None and session is not None and session.detailed:
             clock = self._clocks.get((phase, False))
             self._turn.end(1 if clock is None else clock.end_step())
@@ -73,6 +81,15 @@ class LayerReader:
         if lane is None:
             lane = self._lanes[phase] = Lane()
         return lane
+
+    def _place(self, call: Call, phase: str) -> None:
+        """Find out where in its sample a sequence begins."""
+        if self._subject.library.name == "user":
+            call.starts_sample = None  # a forward that gets a sequence may begin with any state
+        parts = self._parts.get(phase)
+        if parts is None:
+            parts = self._parts[phase] = Parts()
+        parts.number(call)
 
     def _number(self, session: Session, call: Call, phase: str) -> None:
         """Find out which time step a call is, and whether the dear readings are taken of it."""

@@ -126,9 +126,9 @@ class Library:
         axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
         unfold: Makes a view of it in which time and batch have axes of their own, for layers that
             fold them into one, or that give one time step an axis; `axes` then tells of the view.
-        starts_sample: Called before a forward of a layer whose tensor has no axis of time: whether
-            this call is the first time step of a new sample; None where the layer does not tell;
-            `"at rest"` where its state is, and that is all that shows.
+        starts_sample: Called before a forward: whether this call is the first time step of a new
+            sample, or a sequence that begins with one; None where the layer does not tell; `"at
+            rest"` where its state is, and that is all that shows.
         dynamics: Threshold, decay, reset, surrogate and trainable parameters now.
         membrane: The membrane potential after a call. It is asked only where the autograd graph
             does not show the potential before the reset.

@@ -4,7 +4,7 @@ A module may be called at several sites of a model, and its neurons may change w
 the input. Neurons of different shapes are never mixed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from spikewatch.observing import Counts
 
@@ -21,25 +21,41 @@ _IN_TURN = (
     "not known. To tell them apart, give each site a module of its own"
 )
 
+_AT_PLACES = (
+    "called at several places of the model, as a surrogate that gates or neurons share. They are "
+    "counted together, and the time to first spike is not known. To tell them apart, give each "
+    "place a module of its own"
+)
+
 
 class Alternation:
-    """Follows how many calls in a row make a sample, where each time step is a call of its own.
+    """Follows how many calls in a row make a sample.
 
     Sites that pass states of their own to one module take turns in each time step: as many samples
-    begin, one call each, as there are sites, and the last one seems to take all further calls.
+    begin, one call each, as there are sites, and the last one seems to take all further calls. Of
+    sequences each site begins a sample as well.
 
     Attributes:
         in_turn: Whether that was seen in this step.
+        at_places: Whether the calls came from several places in the code.
     """
 
     def __init__(self) -> None:
+        self.at_places = False
+        self._places: set[Hashable] = set()
         self.in_turn = False
         self._length = 0  # of the sample that runs; 0: its beginning was not seen
         self._after_single = False
 
     def add(self, call: Call) -> None:
         """Follow one call."""
-        if call.again or call.time is None or call.axes.time is not None:
+        if call.again or call.time is None:
+            return
+        if call.place is not None:
+            self._places.add(call.place)
+            self.at_places = len(self._places) > 1
+        if call.axes.time is not None:
+            self.in_turn |= call.fed_by_itself
             return
         if call.starts_sample:
             self._after_single = self._length == 1
@@ -66,8 +82,10 @@ class Site:
         self.called = True
         self._alternation.add(call)
         # Without a graph a state at rest looks fresh, also that of a neuron that had no input yet.
-        if self._alternation.in_turn and call.has_graph:
+        if self._alternation.in_turn and (call.has_graph or call.axes.time is not None):
             self._subject.tell(_IN_TURN)
+        if self._alternation.at_places:
+            self._subject.tell(_AT_PLACES)
         for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
 
@@ -83,7 +101,7 @@ class Site:
         whole = Counts({})
         for instrument in self._instruments:
             whole.include(instrument.flush())
-        if self._alternation.in_turn:
+        if self._alternation.in_turn or self._alternation.at_places:
             whole.tables.pop("timing", None)
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
         self._alternation = Alternation()

@@ -202,21 +202,19 @@ class _SampleLength:
 
     def __init__(self) -> None:
         self._latest: float | None = None
-        self._n_calls = self._n_starts = 0
+        self._n_steps = self._n_starts = 0
 
     def add(self, call: Call) -> None:
         """Take in a call."""
-        if call.axes.time is not None:
-            self._latest = call.n_steps
-        elif call.time is not None:
-            self._n_calls += 1
+        if call.time is not None:
+            self._n_steps += call.n_steps
             self._n_starts += bool(call.starts_sample)
 
     def take(self) -> float | None:
         """The latest that is known; calls are counted anew."""
         if self._n_starts:
-            self._latest = self._n_calls / self._n_starts
-        self._n_calls = self._n_starts = 0
+            self._latest = self._n_steps / self._n_starts
+        self._n_steps = self._n_starts = 0
         return self._latest
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from spikewatch.unseen import PATIENCE_OPEN_STEPS
 from .axes import Axes
 from .calls import Call, Subject
 from .candidates import Candidate, Evidence, Named
+from .functional.places import caller_of_module, place_of
 from .functional.running import Ear, Running
 from .hooks import Hook, why_unreadable
 from .inferred_axes import Inferred
@@ -313,8 +314,20 @@ class SpikeObserver:
                 inputs=args,
                 output=output,
                 unfold=unfold,
+                place=self._place(session, module, output, starts=starts),
             ),
         )
+
+    def _place(
+        self, session: Session, module: nn.Module | None, output: Any, *, starts: bool | None
+    ) -> Hashable:
+        """Where a module was called that is a function rather than a neuron: it keeps no state."""
+        if not session.detailed or starts is not None or module is None or self._left is None:
+            return None
+        if user.states_after(module, output):
+            return None
+        chain, owner = place_of(caller_of_module(), None)
+        return None if owner is None else (chain, id(owner))
 
     def _confirm_site(self, suffix: str) -> None:
         """Store a further site, once: it is found in each phase, and anew where shapes change."""

@@ -48,6 +48,10 @@ class Ledger:
             self._sampler.spent_between(own_s)
         self.evaluations_s = 0.0
 
+    def tell_of_evaluations(self, own_s: float) -> None:
+        """Tell the sampler what evaluations have cost, before a step ends."""
+        self._sampler.spent(own_s, on_evaluations=own_s)
+
     def choose(self, step: int) -> bool:
         """Whether step number `step`, from 0, is to be observed."""
         chosen = self._sampler.observe(step)

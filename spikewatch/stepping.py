@@ -206,7 +206,11 @@ class Stepping:
         if "_is_replica" in vars(module):
             self._before_replica("train" if training else "eval")
             return
-        step_ended = clock.before_forward(training=training)
+        is_step = clock.before_forward(training=training)
+        if not training and clock.only_evaluates:
+            self._pay_for_evaluations()
+            if self._evaluations.is_long:
+                clock.end_evaluations()
         session.root_phase = "train" if training else "eval"
         session.n_forwards += 1
         self._sees_root()
@@ -215,7 +219,7 @@ class Stepping:
             # What an evaluation counted is flushed when the step ends: one row for each step.
             session.active, session.detailed = self._train_active, self._train_detailed
             self._count_evaluations()
-        elif not step_ended:
+        elif not is_step:
             session.active = self._evaluations.observe(usual=clock.usual_forwards)
             session.detailed = self._evaluations.detailed
         self._listen(session.active)
@@ -233,6 +237,11 @@ class Stepping:
         session = self.session
         if session.eval_pending and not self._ledger.evaluations_s:
             self._ledger.evaluations_s = session.spent_s
+
+    def _pay_for_evaluations(self) -> None:
+        """What comes before any training is not paid for when a step ends: that may never be."""
+        self._ledger.tell_of_evaluations(self.session.spent_s)
+        self.session.spent_s = 0.0
 
     def _before_replica(self, phase: str) -> None:
         """DataParallel: replicas share the hooks, and run side by side, in threads of their own."""

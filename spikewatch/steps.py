@@ -10,6 +10,9 @@ stepped too; or before the next forward pass begins, if they do not.
 An optimizer that takes a closure runs the model within its step, changes weights and runs it again:
 its step has not ended before it returns.
 
+Evaluations are part of the step that comes: they end none. Where a model is never trained, they are
+all there is, and a step is many; a model in which nothing can be trained has a step for each pass.
+
 Loss scaling skips the optimizer where a gradient is not finite. A training that skips and skips
 would never be looked at again, just when it is ill: many forward passes without a step end one too.
 """
@@ -133,6 +136,11 @@ class StepClock:
         """Most forward passes in training that a step has had, from its first to the optimizer."""
         return self._most_forwards
 
+    @property
+    def only_evaluates(self) -> bool:
+        """Whether nothing was trained in this step, and maybe nothing ever will be."""
+        return not (self._forwards_of_step or self._optimizer_seen)
+
     def see_forward(self) -> None:
         """A forward pass runs."""
         if self._awaits_others:
@@ -180,10 +188,10 @@ class StepClock:
         """The root's forward begins; call `see_forward` after this.
 
         Returns:
-            Whether that ended a step, because there is no optimizer, or one that does not tell, or
-            one that is skipped.
+            Whether it is a step of its own: of inference, with a model that cannot be trained.
         """
         self._disarm()
+        only_evaluated = self._forwards_of_step == 0
         self._forwards_of_step += training
         if self._awaits_others:
             self._end()
@@ -191,11 +199,20 @@ class StepClock:
         if not self._fresh:
             self._weights.changed()
             return False
+        self._forwards += 1
+        if only_evaluated and self._weights.trainable:
+            return False
         if self._is_within_step(training=training):
             return False
+        # There is no optimizer, or one that does not tell, or one that is skipped.
         self._forwards_of_step = int(training)
         self._end()
-        return True
+        return not (training or self._weights.trainable)
+
+    def end_evaluations(self) -> None:
+        """End a step that has evaluated for long, unless something trains or is about to."""
+        if self.only_evaluates and not self._has_optimizer():
+            self._end()
 
     def _is_within_step(self, *, training: bool) -> bool:
         """Whether a step goes on, which the optimizer is going to end."""
@@ -283,12 +300,11 @@ class StepClock:
         return any(parameter is p for group in groups for p in group["params"])
 
     def _has_optimizer(self) -> bool:
-        self._forwards += 1
         if not self._optimizer_seen and self._forwards >= self._look_again_at:
             if self._is_swapped():
                 return True  # it cannot be told; such a call is one of many in a step
             # At forwards 1, 2, 4, 8, …: walking all objects takes some 10 ms.
-            self._look_again_at *= 2
+            self._look_again_at = 2 * self._forwards
             self._optimizer_seen = any(self._owns(o) for o in gc.get_objects() if _is_optimizer(o))
         return self._optimizer_seen
 

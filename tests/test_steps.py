@@ -134,6 +134,43 @@ def test_without_an_optimizer_each_forward_of_the_root_is_a_step():
     assert counting.ended == 4  # the fifth is still open
 
 
+def test_a_model_that_cannot_be_trained_has_a_step_for_each_forward_pass():
+    counting = Counting(nn.Linear(2, 1).requires_grad_(False))
+    with torch.no_grad():
+        for _ in range(5):
+            counting.forward()
+    counting.clock.stop()
+    assert counting.ended == 4
+
+
+def test_evaluations_before_there_is_an_optimizer_end_no_step_and_leave_the_first_one_whole():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    with torch.no_grad():
+        for _ in range(50):
+            counting.forward()
+    assert counting.ended == 0
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        sum(counting.forward() for _ in range(6)).backward()
+        optimizer.step()
+    counting.clock.stop()
+    assert counting.ended == 3
+
+
+def test_evaluations_between_steps_that_are_made_by_hand_are_no_steps():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    for _ in range(3):
+        counting.forward().backward()
+        with torch.no_grad():
+            model.weight -= model.weight.grad
+            for _ in range(5):
+                counting.forward()
+    counting.clock.stop()
+    assert counting.ended == 3
+
+
 def test_the_optimizer_of_another_model_ends_no_step():
     counting, other = Counting(nn.Linear(2, 1)), nn.Linear(2, 1)
     optimizer = torch.optim.SGD(other.parameters(), 0.1)

@@ -19,6 +19,7 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 # A module that has hooks is called by a function within.
 _CALLS = {_CALL_IMPL, *(c for c in _CALL_IMPL.co_consts if isinstance(c, CodeType))}
+_MODULES = _CALL_IMPL.co_filename
 _TORCH = str(Path(torch.__file__).parent)
 _MOST_FRAMES = 12
 
@@ -32,6 +33,16 @@ def caller() -> FrameType | None:
     while frame is not None and frame.f_code is not _APPLY:
         frame = frame.f_back
     return None if frame is None else frame.f_back
+
+
+def caller_of_module() -> FrameType | None:
+    """The frame that called the module whose hook runs now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code not in _CALLS:
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_filename == _MODULES:
+        frame = frame.f_back
+    return frame
 
 
 def place_of(frame: FrameType | None, forward: CodeType | None) -> tuple[Place, Any]:

@@ -83,8 +83,10 @@ def _starts_sample(
     if not any(isinstance(m, Tensor) or (isinstance(m, list) and m) for m in memories.values()):
         return True
     drive, v = args[0] if args else next(iter(kwargs.values()), None), memories.get("v")
+    if not isinstance(v, Tensor) or not isinstance(drive, Tensor):
+        return False
     # 2.0 begins anew where a batch of another size comes.
-    return isinstance(v, Tensor) and isinstance(drive, Tensor) and v.shape != drive.shape
+    return v.shape != (drive.shape[1:] if _whole_sequence(module) else drive.shape)
 
 
 def _dynamics(module: nn.Module) -> Dynamics:

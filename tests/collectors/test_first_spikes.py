@@ -94,6 +94,16 @@ def test_calls_for_each_step_give_what_whole_sequences_give(one, other):
     assert row(step_by_step(one, other)) == row(first.flush())
 
 
+@settings(deadline=None)
+@given(spike_trains, st.integers(0, 12))
+def test_parts_of_a_sequence_give_what_the_whole_one_gives(spikes, at):
+    first = reader()
+    for time, part in ((0, spikes[:at]), (min(at, len(spikes)), spikes[at:])):
+        if len(part):
+            first.add(call(part, "TB*", time=time, starts=time == 0))
+    assert row(first.flush()) == row(whole(spikes))
+
+
 @pytest.mark.parametrize(("axes", "order"), [("BT*", (1, 0, 2)), ("B*T", (1, 2, 0))])
 def test_time_may_stand_anywhere(axes, order):
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ from snntorch import utils
 from torch import nn
 
 import spikewatch
+from spikewatch.sampling import Fixed
 
 from .conftest import train
 
@@ -150,6 +151,68 @@ def test_how_long_a_sample_is_shows_before_the_first_step(tmp_path, every, n_tim
     got = rows(tmp_path, _EVALUATED)
     assert got["n_obs"].item() % (64 * n_time_steps) == 0
     assert got["mfr"].item() == pytest.approx(rate, rel=0.02, abs=1e-9)
+
+
+def test_an_evaluation_before_the_optimizer_is_made_leaves_training_its_steps(tmp_path):
+    net = Stepwise()
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True) as watch:
+        evaluate_stepwise(net, n_batches=4)
+        assert watch.step == 0
+        train_stepwise(net, n_steps=4)
+        assert watch.step == 4
+    got = rows(tmp_path, _EVALUATED)
+    assert got.select("step", "n_obs", "length", "n_samples").rows() == [(0, 4 * 640, 10, 4 * 64)]
+    trained = rows(tmp_path, _EVALUATED.replace("'eval'", "'train'"))
+    assert trained.select("step", "n_obs", "length", "n_samples").rows() == [
+        (step, 640, 10, 64) for step in range(4)
+    ]
+
+
+def test_where_nothing_is_ever_trained_there_are_rows_by_and_by_of_whole_samples(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("spikewatch.evaluations._LONG", 4)
+    net = Stepwise()
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        evaluate_stepwise(net, n_batches=10)
+    got = rows(tmp_path, _EVALUATED)
+    assert got["n_obs"].to_list() == [4 * 640, 4 * 640, 2 * 640]
+    assert got["length"].to_list() == [10] * 3
+
+
+def test_what_an_evaluation_costs_before_any_training_is_paid_for_at_once(tmp_path, monkeypatch):
+    spent = []
+    monkeypatch.setattr(
+        Fixed, "spent", lambda _self, s, on_evaluations=0.0: spent.append((s, on_evaluations))
+    )
+    net = Stepwise()
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        evaluate_stepwise(net, n_batches=2)
+        assert sum(s for s, _ in spent) == sum(s for _, s in spent) > 0
+
+
+@pytest.mark.parametrize("every", [3, 10])
+def test_samples_are_whole_where_training_steps_at_each_time_step(tmp_path, every):
+    net = Stepwise()
+    with spikewatch.attach(net, dir=tmp_path, every=every, quiet=True):
+        for _ in range(2):
+            train_stepwise(net, n_steps=30, n_time_steps=1)
+            rate = evaluate_stepwise(net, n_batches=12, n_time_steps=6)
+    got = rows(tmp_path, _EVALUATED)
+    assert all(n % (6 * 64) == 0 for n in got["n_obs"])
+    assert got["mfr"].to_list() == pytest.approx([rate] * 2, rel=0.02)
+    assert set(got["length"].drop_nulls()) == {6}
+
+
+def test_what_an_evaluation_takes_is_found_out_once(tmp_path, net):
+    with spikewatch.attach(net, dir=tmp_path, every=10, quiet=True):
+        for _ in range(2):
+            train(net, n_steps=1)
+            with torch.no_grad():
+                for _ in range(21):
+                    net(torch.rand(5, 16))
+    got = rows(tmp_path, "SELECT n_obs FROM spikes WHERE phase = 'eval' AND layer = 'lif1'")
+    assert got["n_obs"].to_list() == [4 * 5 * 8, 3 * 5 * 8]
 
 
 def test_evaluations_between_all_steps_leave_training_its_dear_readings(net, tmp_path):

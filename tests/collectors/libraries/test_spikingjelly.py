@@ -181,6 +181,58 @@ def test_without_a_reset_the_sample_goes_on_unless_the_batch_changes(told):
     assert seen.starts == [True, False, False, False, True]
 
 
+def sequences(heard, node, lengths, *, resets=False):
+    """Pass sequences of so many time steps through a neuron; what is counted of them."""
+    functional.reset_net(node)
+    start, total = 0, 0.0
+    x = 3 * torch.rand(8, 5, 6, generator=torch.Generator().manual_seed(0))
+    for n in lengths:
+        spikes = node(x[start : start + n].requires_grad_())
+        total, start = total + spikes.square().sum(), start + n
+        if resets:
+            functional.reset_net(node)
+    total.backward()
+    counts = heard.observers["0"].flush("train").tables
+    return {table: heard.plain(counters) for table, counters in counts.items()}
+
+
+def test_a_sequence_given_in_parts_is_one_sample(listen):
+    node = neuron.LIFNode(tau=4.0, surrogate_function=surrogate.ATan(), step_mode="m")
+    heard = listen(nn.Sequential(node))
+    whole = sequences(heard, node, [8])
+    for lengths in ([4, 4], [1, 5, 2]):
+        parts = sequences(heard, node, lengths)
+        assert parts["timing"] == whole["timing"]
+        assert parts["gradients"]["sum_sq_grad_last"] == pytest.approx(
+            whole["gradients"]["sum_sq_grad_last"]
+        )
+        assert parts["gradients"]["sum_sq_grad_first"] == pytest.approx(
+            whole["gradients"]["sum_sq_grad_first"]
+        )
+
+
+def test_sequences_with_a_reset_in_between_or_in_another_step_are_samples_of_their_own(listen):
+    node = neuron.LIFNode(tau=4.0, surrogate_function=surrogate.ATan(), step_mode="m")
+    heard = listen(nn.Sequential(node))
+    assert sequences(heard, node, [4, 4], resets=True)["timing"]["n_ttfs_pairs"] == 2 * 5 * 6
+    for _ in range(2):  # it is never reset
+        node(torch.rand(4, 5, 6))
+        row = heard.flush("0", "timing")
+        assert (row["n_ttfs_pairs"], row["sum_ttfs_length_steps"]) == (5 * 6, 4 * 5 * 6)
+
+
+def test_which_part_of_a_sample_a_sequence_is_is_unknown_between_the_dear_readings(listen):
+    node = neuron.LIFNode(tau=4.0, surrogate_function=surrogate.ATan(), step_mode="m")
+    heard = listen(nn.Sequential(node))
+    sequences(heard, node, [4, 4])
+    heard.detailed = False
+    heard.observers["0"].stop()
+    heard.observers["0"].start(heard)
+    gradients = sequences(heard, node, [4, 4])["gradients"]
+    assert gradients["sum_sq_grad"] > 0
+    assert gradients["sum_sq_grad_first"] is gradients["sum_sq_grad_last"] is None
+
+
 def test_a_reset_by_subtraction_is_undone_and_one_to_a_value_is_not(told):
     torch.manual_seed(0)
     for v_reset in (None, 0.0):
