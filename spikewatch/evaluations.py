@@ -13,8 +13,6 @@ from .sampling import Sampler
 _MOST_WATCHED = 128
 # In so many evaluations at most it is tried to find that out.
 _MOST_TRIES = 8
-# An evaluation of so many samples, or batches of them, is taken for one that may never end.
-_LONG = 512
 
 
 class Evaluations:
@@ -35,10 +33,10 @@ class Evaluations:
         self._lengths: dict[str, int] = {}  # by layer: passes of the longest of its samples
 
     @property
-    def is_long(self) -> bool:
-        """Whether it has gone on for long, and may be cut here: a sample begins, or may."""
-        length, n = self._length or 1, self._n_passes
-        return not self._finds_out and n >= _LONG * length and n % length == 0
+    def is_whole(self) -> bool:
+        """Whether a sample is over, or a batch of them, and no other one has begun."""
+        n = self._n_passes
+        return n > 0 and not self._finds_out and n % (self._length or 1) == 0
 
     def observe(self, *, usual: int) -> bool:
         """Whether the forward pass that begins is observed.

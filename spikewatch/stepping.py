@@ -58,6 +58,7 @@ class Stepping:
         self._unseen = Unseen(model, self.session)
         self._evaluations = Evaluations(sampler)
         self._train_active = self._train_detailed = False  # as it is again after an evaluation
+        self._goes_on_evaluating = False  # a step ends within inference
         self._model = weakref.ref(model)
         self._root: Any = None  # the hook of the model itself
         self._before_hook: Any = None  # its handle
@@ -206,11 +207,13 @@ class Stepping:
         if "_is_replica" in vars(module):
             self._before_replica("train" if training else "eval")
             return
-        is_step = clock.before_forward(training=training)
+        clock.before_forward(training=training)
         if not training and clock.only_evaluates:
             self._pay_for_evaluations()
-            if self._evaluations.is_long:
-                clock.end_evaluations()
+            if self._evaluations.is_whole:
+                self._goes_on_evaluating = True
+                clock.end_evaluation()
+                self._goes_on_evaluating = False
         session.root_phase = "train" if training else "eval"
         session.n_forwards += 1
         self._sees_root()
@@ -219,7 +222,7 @@ class Stepping:
             # What an evaluation counted is flushed when the step ends: one row for each step.
             session.active, session.detailed = self._train_active, self._train_detailed
             self._count_evaluations()
-        elif not is_step:
+        else:
             session.active = self._evaluations.observe(usual=clock.usual_forwards)
             session.detailed = self._evaluations.detailed
         self._listen(session.active)
@@ -288,7 +291,7 @@ class Stepping:
         try:
             began = time.perf_counter()
             observed = self._train_active or session.eval_pending
-            if self._train_active:
+            if self._train_active and not self._goes_on_evaluating:
                 session.loss_scale = loss_scale()
                 self._flush("train")
                 self._unseen.after_step(self._observers, self.layers)
@@ -302,7 +305,8 @@ class Stepping:
             n_hooks = 1 + self._root.n_calls(usual)  # the optimizer's, and the model's
             own_s = session.spent_s + judged - began
             self._ledger.tell(own_s, observed=observed, n_hooks=n_hooks)
-            self._train_active = self._observe(session.step)
+            if not self._goes_on_evaluating:  # else what was chosen for training is still to come
+                self._train_active = self._observe(session.step)
             if not self._root_is_called:
                 self._listen(True)
             session.spent_s = time.perf_counter() - judged
@@ -363,7 +367,8 @@ class Stepping:
                     counts += [(name + suffix, site) for suffix, site in counted.sites.items()]
             if phase == "eval":
                 self.session.eval_pending = False
-                self._evaluations.end()
+                if not self._goes_on_evaluating:
+                    self._evaluations.end()
             if counts:
                 spiking = any(x.layer.kind in ("spiking", "tap") for x in self._observers)
                 keys = {"run": self._run, "rank": self._recorder.rank, "spiking": spiking}

@@ -10,8 +10,8 @@ stepped too; or before the next forward pass begins, if they do not.
 An optimizer that takes a closure runs the model within its step, changes weights and runs it again:
 its step has not ended before it returns.
 
-Evaluations are part of the step that comes: they end none. Where a model is never trained, they are
-all there is, and a step is many; a model in which nothing can be trained has a step for each pass.
+Evaluations are part of the step that comes: they end none. As long as nothing was trained, they are
+all there is, and each of their samples is a step, however many forward passes it takes.
 
 Loss scaling skips the optimizer where a gradient is not finite. A training that skips and skips
 would never be looked at again, just when it is ill: many forward passes without a step end one too.
@@ -184,33 +184,24 @@ class StepClock:
         self._forwards_of_step = n_forwards
         return True
 
-    def before_forward(self, *, training: bool) -> bool:
-        """The root's forward begins; call `see_forward` after this.
-
-        Returns:
-            Whether it is a step of its own: of inference, with a model that cannot be trained.
-        """
+    def before_forward(self, *, training: bool) -> None:
+        """The root's forward begins, which may end a step; call `see_forward` after this."""
         self._disarm()
         only_evaluated = self._forwards_of_step == 0
         self._forwards_of_step += training
         if self._awaits_others:
             self._end()
-            return False
-        if not self._fresh:
+        elif not self._fresh:
             self._weights.changed()
-            return False
-        self._forwards += 1
-        if only_evaluated and self._weights.trainable:
-            return False
-        if self._is_within_step(training=training):
-            return False
-        # There is no optimizer, or one that does not tell, or one that is skipped.
-        self._forwards_of_step = int(training)
-        self._end()
-        return not (training or self._weights.trainable)
+        else:
+            self._forwards += 1
+            if not only_evaluated and not self._is_within_step(training=training):
+                # There is no optimizer, or one that does not tell, or one that is skipped.
+                self._forwards_of_step = int(training)
+                self._end()
 
-    def end_evaluations(self) -> None:
-        """End a step that has evaluated for long, unless something trains or is about to."""
+    def end_evaluation(self) -> None:
+        """End a step that has evaluated a sample, unless something trains or is about to."""
         if self.only_evaluates and not self._has_optimizer():
             self._end()
 

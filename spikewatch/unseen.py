@@ -53,11 +53,6 @@ class Weights:
         self._weights = [weakref.ref(p) for p in ours]
         self._version = self._now()
 
-    @property
-    def trainable(self) -> bool:
-        """Whether there are any, in other words: whether the model may be trained."""
-        return bool(self._weights)
-
     def changed(self) -> bool:
         """Whether a weight was written to since the last call."""
         before, self._version = self._version, self._now()

@@ -134,15 +134,6 @@ def test_without_an_optimizer_each_forward_of_the_root_is_a_step():
     assert counting.ended == 4  # the fifth is still open
 
 
-def test_a_model_that_cannot_be_trained_has_a_step_for_each_forward_pass():
-    counting = Counting(nn.Linear(2, 1).requires_grad_(False))
-    with torch.no_grad():
-        for _ in range(5):
-            counting.forward()
-    counting.clock.stop()
-    assert counting.ended == 4
-
-
 def test_evaluations_before_there_is_an_optimizer_end_no_step_and_leave_the_first_one_whole():
     model = nn.Linear(2, 1)
     counting = Counting(model)

@@ -40,8 +40,10 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: AR
 
 
 def _uncalled(module: nn.Module, names: list[str]) -> frozenset[str]:
-    own = type(module).forward.__module__.startswith(_SLAYER)
-    return frozenset({"neuron"} if own and _USE_PARTS.intersection(names) else ())
+    if not _USE_PARTS.intersection(names):
+        return frozenset()
+    is_own = type(module).forward.__module__.startswith(_SLAYER)  # and not a user's
+    return frozenset({"neuron"} if is_own else ())
 
 
 def _kind(module: nn.Module) -> str:

@@ -157,27 +157,27 @@ def test_an_evaluation_before_the_optimizer_is_made_leaves_training_its_steps(tm
     net = Stepwise()
     with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True) as watch:
         evaluate_stepwise(net, n_batches=4)
-        assert watch.step == 0
+        n = watch.step
         train_stepwise(net, n_steps=4)
-        assert watch.step == 4
-    got = rows(tmp_path, _EVALUATED)
-    assert got.select("step", "n_obs", "length", "n_samples").rows() == [(0, 4 * 640, 10, 4 * 64)]
+        assert watch.step == n + 4
     trained = rows(tmp_path, _EVALUATED.replace("'eval'", "'train'"))
     assert trained.select("step", "n_obs", "length", "n_samples").rows() == [
-        (step, 640, 10, 64) for step in range(4)
+        (n + i, 640, 10, 64) for i in range(4)
     ]
+    assert rows(tmp_path, _EVALUATED)["length"].to_list() == [10] * (n + 1)
 
 
-def test_where_nothing_is_ever_trained_there_are_rows_by_and_by_of_whole_samples(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("spikewatch.evaluations._LONG", 4)
+@pytest.mark.parametrize("every", [1, 3])
+def test_where_nothing_is_trained_each_sample_is_a_step(tmp_path, every):
     net = Stepwise()
-    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+    with spikewatch.attach(net, dir=tmp_path, every=every, quiet=True):
         evaluate_stepwise(net, n_batches=10)
     got = rows(tmp_path, _EVALUATED)
-    assert got["n_obs"].to_list() == [4 * 640, 4 * 640, 2 * 640]
-    assert got["length"].to_list() == [10] * 3
+    # The first two are one step: that the first is over shows in the second.
+    if every == 1:
+        assert got.select("step", "n_obs").rows() == [(0, 1280), *((n, 640) for n in range(1, 9))]
+    else:
+        assert got.select("step", "n_obs").rows() == [(0, 1280), (2, 640), (5, 640), (8, 640)]
 
 
 def test_what_an_evaluation_costs_before_any_training_is_paid_for_at_once(tmp_path, monkeypatch):
