@@ -17,7 +17,7 @@ from torch.optim.optimizer import Optimizer
 # What torch wraps around the `step` of each optimizer's class; it calls the hooks.
 _WRAPPED = getattr(Optimizer, "profile_hook_step", None)
 _CONSTANTS = getattr(getattr(_WRAPPED, "__code__", None), "co_consts", ())
-_NEAR = 24  # frames in which a scaler is looked for, from ours on
+_NEAR = 12  # frames in which a scaler is looked for, from ours on
 _WRAPPERS = [code for code in _CONSTANTS if isinstance(code, CodeType)]
 
 
