@@ -10,6 +10,7 @@ const loadPlotly = (src) => (window.__spikewatchPlotly ??= new Promise((resolve,
 }));
 
 const NARROW_PX = 460;
+const PHONE_PX = 400;
 const drawn = new WeakMap();
 
 // Colours of the theme are written as var(--st-…) in the figure.
@@ -40,15 +41,18 @@ const withTheme = (layout, token) => {
   return out;
 };
 
-// On a phone the long names keep their end, and the colour bar goes above the picture.
-const narrowed = (figure) => {
+// On a phone long names of layers keep their end, those of rules their beginning, and the colour bar
+// goes above the picture.
+const narrowed = (figure, width_px) => {
   const y = figure.layout.yaxis;
   if (y?.ticktext) {
     const cut = (line) => (line.length > 15 ? "…" + line.replace("…", "").slice(-14) : line);
     y.ticktext = y.ticktext.map((t) => {
       const [, rule, layer] = /^<b>(.*)<\/b>(?:<br>(.*))?$/.exec(t) ?? [];
       if (rule === undefined) return cut(t);
-      return `<b>${rule.slice(0, 15)}</b>` + (layer ? `<br>${cut(layer)}` : "");
+      const n = width_px < PHONE_PX ? 16 : 22;
+      const short = rule.length > n ? `${rule.slice(0, n - 1)}…` : rule;
+      return `<b>${short}</b>` + (layer ? `<br>${cut(layer)}` : "");
     });
   }
   for (const trace of figure.data) {
@@ -76,7 +80,7 @@ const draw = async (root, { src, figure, alt }) => {
   root.setAttribute("role", "img");
   root.setAttribute("aria-label", alt);
   const parsed = JSON.parse(text);
-  const { data, layout } = narrow ? narrowed(parsed) : parsed;
+  const { data, layout } = narrow ? narrowed(parsed, root.clientWidth) : parsed;
   await Plotly.react(root, data, withTheme(layout, token), {
     responsive: true, displaylogo: false, doubleClick: "reset",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
