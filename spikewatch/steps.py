@@ -114,6 +114,7 @@ class StepClock:
         self._forwards_of_step = 0  # of training
         self._most_forwards = 0  # of one that the optimizer ended
         self._look_again_at = 1
+        self._trains = False  # whether there ever was a forward pass of training
         self._fresh = False  # by the forward passes that the root's hook does not count by itself
         _ALL.add(self)
 
@@ -189,6 +190,8 @@ class StepClock:
         self._disarm()
         only_evaluated = self._forwards_of_step == 0
         self._forwards_of_step += training
+        if training and not self._trains:  # evaluations came before: an optimizer is new, maybe
+            self._trains, self._look_again_at = True, 1
         if self._awaits_others:
             self._end()
         elif not self._fresh:

@@ -153,10 +153,11 @@ def test_how_long_a_sample_is_shows_before_the_first_step(tmp_path, every, n_tim
     assert got["mfr"].item() == pytest.approx(rate, rel=0.02, abs=1e-9)
 
 
-def test_an_evaluation_before_the_optimizer_is_made_leaves_training_its_steps(tmp_path):
+@pytest.mark.parametrize("n_batches", [2, 4, 7])
+def test_an_evaluation_before_the_optimizer_is_made_leaves_training_its_steps(tmp_path, n_batches):
     net = Stepwise()
     with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True) as watch:
-        evaluate_stepwise(net, n_batches=4)
+        evaluate_stepwise(net, n_batches=n_batches)
         n = watch.step
         train_stepwise(net, n_steps=4)
         assert watch.step == n + 4
