@@ -41,6 +41,7 @@ class DynamicsReader:
         self._counters: Counters | None = None  # of the step that runs, once it was due
         self._learnable: Mapping[str, nn.Parameter] = {}
         self._with_graph = False
+        self._guess = _Guess()
         self._idle = IdleParameters(
             "n_learnable", "n_without_gradient", "without_gradient_rows", tell=subject.tell
         )
@@ -56,7 +57,7 @@ class DynamicsReader:
         self._learnable = dynamics.learnable
         learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
         self._counters = _threshold(dynamics, learned=learned) | _decay(
-            dynamics.decay, guessed=dynamics.decay_guessed
+            dynamics.decay, self._guess if dynamics.decay_guessed else None
         )
 
     def flush(self) -> Counts | None:
@@ -120,12 +121,12 @@ def _row_of(sums: list[float]) -> Mapping[str, float]:
     return dict(zip(_THRESHOLDS, sums, strict=True)) if sums[0] else {}
 
 
-def _decay(decay: Tensor | float | None, *, guessed: bool) -> Counters:
+def _decay(decay: Tensor | float | None, guess: "_Guess | None") -> Counters:
     if decay is None:
         return {}
     low, high = DECAY_EXTREMES
     if not isinstance(decay, Tensor):
-        if guessed and not 0 <= decay <= 1:
+        if guess is not None and not 0 <= decay <= 1:
             return {}
         numbers = (
             1, decay, decay, decay, int(not 0 < decay < 1), int(not low <= decay <= high),
@@ -141,15 +142,26 @@ def _decay(decay: Tensor | float | None, *, guessed: bool) -> Counters:
         "n_decays_out": decay.numel() - healthy.sum(),
         "n_decays_extreme": decay.numel() - moderate.sum(),
     }
-    if not guessed:
+    if guess is None:
         return counters
     readings = torch.stack([x.float() for x in counters.values() if isinstance(x, Tensor)])
-    return {_DECAY: OnHost(readings, partial(_fold_guessed, decay.numel()))}
+    return {_DECAY: OnHost(readings, partial(guess.fold, decay.numel()))}
 
 
-def _fold_guessed(n_decays: int, readings: list[float]) -> Mapping[str, float | None]:
-    """The counters of a decay that may be none, which its values tell once they are on the host."""
-    pairs = zip(_DECAY, (n_decays, *readings), strict=True)
-    found = {name: int(x) if name.startswith("n_") else x for name, x in pairs}
-    beyond = found["decay_min"] < 0 or found["decay_max"] > 1
-    return dict.fromkeys(_DECAY) if beyond else found
+class _Guess:
+    """What is taken for a decay by its name: one that was within (0, 1) once may learn to leave it.
+
+    What never was is something else: a time constant in steps, or the sharpness of a surrogate.
+    """
+
+    def __init__(self) -> None:
+        self._is_decay = False
+
+    def fold(self, n_decays: int, readings: list[float]) -> Mapping[str, float | None]:
+        """The counters, once the values are on the host. Only the writer's thread comes here."""
+        pairs = zip(_DECAY, (n_decays, *readings), strict=True)
+        found = {name: int(x) if name.startswith("n_") else x for name, x in pairs}
+        low, high = found["decay_min"], found["decay_max"]
+        self._is_decay |= low > 0 and high < 1
+        known = self._is_decay or (low >= 0 and high <= 1)
+        return found if known else dict.fromkeys(_DECAY)

@@ -263,3 +263,16 @@ def test_a_number_that_the_module_holds_comes_before_one_that_the_code_names(lis
     heard = listen(net)
     net(2 * torch.rand(4, 3, 8, requires_grad=True))
     assert heard.tables("0")["dynamics"]["sum_threshold"] == 0.5
+
+
+@pytest.mark.parametrize(("began", "told"), [(0.9, 1.1), (1.0, None), (1.05, None)])
+def test_a_decay_that_learns_to_leave_its_range_is_told_and_what_never_was_in_it_is_none(
+    listen, began, told
+):
+    net = nn.Sequential(Handmade(decay=torch.tensor([began])))
+    heard = listen(net)
+    for decay in (began, 1.1):
+        net[0].decay.fill_(decay)
+        net[0](torch.rand(3, 4, requires_grad=True), torch.zeros(3, 4))
+        row = heard.tables("0")["dynamics"]
+    assert row["decay_max"] == (None if told is None else pytest.approx(told))
