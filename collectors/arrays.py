@@ -162,12 +162,6 @@ def count(flags: Array) -> Any:
     return np.count_nonzero(flags) if isinstance(flags, np.ndarray) else flags.sum()
 
 
-def total(x: Tensor) -> Any:
-    """Sum in double precision: a `float`, or a float64 tensor, 0-d."""
-    whole = x.sum(dtype=torch.float64)
-    return whole.item() if on_host(x) else whole
-
-
 def pack_bits(flags: Array) -> Any:
     """Pack booleans into bytes, first flag in the highest bit, the rest of the last byte 0.
 
