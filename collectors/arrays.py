@@ -7,6 +7,7 @@ know, is written once for both. On a device nothing waits: what would be a numbe
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,46 @@ def as_array(x: Tensor) -> Array:
     return x.numpy() if on_host(x) else x
 
 
-def squared(x: Tensor) -> float:
-    """Σx² of a tensor on the host, float32 or float64.
+def as_seen(x: Tensor) -> Array:
+    """A user's tensor as NumPy sees it, for a moment; itself where NumPy does not see it."""
+    seen = _seen(x)
+    return x if seen is None else seen
+
+
+def squared(x: Array) -> float:
+    """Σx² of what is on the host, float32 or float64.
 
     On one core: torch takes several from some 10 000 elements on, which is hardly faster, and where
     another thread is at work they wait for one another for milliseconds.
     """
-    seen = _seen(x)
-    if seen is None:
-        flat = x.flatten()
-        return torch.dot(flat, flat).item()
-    flat = seen.reshape(-1)
-    return float(np.dot(flat, flat))
+    flat = x.reshape(-1)
+    return float(np.dot(flat, flat) if isinstance(x, np.ndarray) else torch.dot(flat, flat))
+
+
+def total_over(x: Array, dims: tuple[int, ...]) -> Array:
+    """Σ over some dimensions, in a memory of its own; over leading ones on one core as well."""
+    if not dims:
+        return as_array(x.clone()) if isinstance(x, Tensor) else x.copy()
+    if isinstance(x, Tensor):
+        return as_array(x.sum(dims))
+    if dims != tuple(range(len(dims))):
+        return as_array(torch.from_numpy(x).sum(dims))
+    shape = x.shape[len(dims) :]
+    rows = x.reshape(-1, math.prod(shape))
+    return np.dot(_ones(len(rows), x.dtype), rows).reshape(shape)
+
+
+@lru_cache(maxsize=16)
+def _ones(n: int, dtype: np.dtype) -> np.ndarray:
+    return np.ones(n, dtype)
+
+
+def total(x: Array, *, wide: bool) -> Any:
+    """Σx: a `float`, or a 0-d tensor; `wide`: added up in float64."""
+    if isinstance(x, np.ndarray):
+        with np.errstate(all="ignore"):  # spikes may be infinite, which is told elsewhere
+            return float(x.sum(dtype=np.float64 if wide else None))
+    return x.sum(dtype=torch.float64 if wide else None)
 
 
 def norms(x: Tensor, axis: int) -> Tensor:
@@ -62,7 +91,7 @@ def norms(x: Tensor, axis: int) -> Tensor:
 
 
 def _seen(x: Tensor) -> np.ndarray | None:
-    """A user's tensor as NumPy sees it, for a moment; None where it does not.
+    """What NumPy sees of a user's tensor; None where it is of no type, or in no order, of its own.
 
     Not by `numpy()`, which keeps the tensor's storage from ever being resized.
     """

@@ -148,7 +148,7 @@ class Subject:
     tell: Callable[[str], None]
     spent: Callable[[float], None]
     dead: Array | None = None
-    step: tuple[Tensor, int] | None = None
+    step: tuple[Array, int] | None = None
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()
     loss_scale: Tensor | float | None = None

@@ -49,3 +49,11 @@ INSTRUMENTS: tuple[type[Instrument], ...] = (
 )
 # Those that read each call; the others are shown those of steps with the dear readings only.
 ALWAYS: tuple[type[Instrument], ...] = (SpikeCounts, GradientCounts)
+# Those that have something to hand over where they were shown a call, and never else.
+CLOSE: tuple[type[Instrument], ...] = (
+    CutSpikes,
+    MembraneReader,
+    FirstSpikes,
+    DynamicsReader,
+    SurrogateWidth,
+)

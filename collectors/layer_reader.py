@@ -1,9 +1,13 @@
 """From the tensors of one layer to counters: which time step each is, and what is read of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Size, Tensor
 
 from spikewatch.observing import Counts, Session
 
+from .axes import Axes
 from .calls import Call, Parts, Subject, TimeSteps, Turn
 from .continuity import Continuity
 from .hooks import in_recomputation
@@ -16,6 +20,18 @@ _ONE_REPLICA = (
     "called on several devices or in several threads in one step; the figures are those of one of "
     "them, a part of the batch"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """One time step of a loop, in a step without dear readings: most calls are like the last."""
+
+    phase: str
+    shape: Size
+    axes: Axes
+    neurons: tuple[int, ...]
+    lane: Lane
+    sites: Sites
 
 
 class LayerReader:
@@ -32,6 +48,21 @@ class LayerReader:
         self._succession = Succession()
         self._turn = Turn()
         self._continuity = Continuity()
+        self._plain: _Plain | None = None  # the latest call, if it was one
+
+    def read_alike(self, session: Session, spikes: Tensor, values: Tensor, axes: Axes) -> bool:
+        """Read a call as the latest one was, without finding out again how; False if it differs."""
+        plain = self._plain
+        if plain is None or session.detailed or plain.axes is not axes:
+            return False
+        if plain.shape != spikes.shape or session.phase() != plain.phase or in_recomputation():
+            return False
+        if not plain.lane.takes(spikes.device, again=False):
+            return False
+        site = plain.sites.at(plain.neurons)
+        if site is not None:
+            site.add(Call(spikes, values, axes))
+        return site is not None
 
     def read(self, session: Session, call: Call) -> None:
         """Read the spikes of one call."""
@@ -60,12 +91,22 @@ class LayerReader:
         if sites is None:
             sites = self._sites[phase] = Sites(self._subject, self._confirm_site)
         sites.add(call)
+        self._plain = self._as_plain(call, phase, sites)
+
+    def _as_plain(self, call: Call, phase: str, sites: Sites) -> _Plain | None:
+        if call.detailed or call.again or call.maker is not None or call.axes.time is not None:
+            return None
+        if call.unfold is not None or self._subject.library.spike_times:
+            return None
+        lane, shape = self._lane(phase), call.values.shape
+        return _Plain(phase, shape, call.axes, call.neuron_shape, lane, sites)
 
     def flush(self, session: Session | None, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         self._subject.loss_scale = None if session is None else session.loss_scale
         if self._lane(phase).end():
             self._sites.pop(phase, None)
+            self._plain = None
         counts = sites.flush() if (sites := self._sites.get(phase)) is not None else None
         self._clocks.pop((phase, True), None)
         if (parts := self._parts.get(phase)) is not None:

@@ -1,11 +1,11 @@
 """How often each neuron fires, over windows of enough observations, at a slower pace."""
 
-import torch
-from torch import Tensor
+import math
 
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 from spikewatch.observing import Counters, Counts
 
+from .arrays import Array, as_tensor
 from .calls import Call, Subject
 from .strides import fair_stride
 
@@ -20,7 +20,7 @@ class NeuronRates:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._window: Tensor | None = None
+        self._window: Array | None = None
         self._n_obs = 0
         self._n_windows = 0
 
@@ -37,19 +37,19 @@ class NeuronRates:
             self._n_obs += n_obs
             self._end_window()
             return None
-        self._window = events.clone() if self._window is None else self._window.add_(events)
+        self._window = events if self._window is None else self._window + events
         self._n_obs += n_obs
         whole, n_whole = self._window, self._n_obs
         if not self._end_window():
             return None
-        stride = fair_stride(whole.numel(), _MOST_NEURONS)
+        stride = fair_stride(math.prod(whole.shape), _MOST_NEURONS)
         counters: Counters = {
             "n_neuron_obs": n_whole,
             "neuron_stride": stride,
-            "neuron_counts": whole.flatten()[::stride].to(torch.int64),
+            "neuron_counts": as_tensor(whole.reshape(-1)[::stride]).long(),
         }
-        if whole.dim() > 2:
-            counters["neurons_per_channel"] = whole[0].numel()
+        if whole.ndim > 2:
+            counters["neurons_per_channel"] = math.prod(whole.shape[1:])
         return Counts({"neurons": counters})
 
     def _end_window(self) -> bool:

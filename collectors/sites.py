@@ -10,7 +10,7 @@ from spikewatch.observing import Counts
 
 from .calls import Call, Subject
 from .gradient_counts import GradientCounts
-from .instruments import ALWAYS, INSTRUMENTS
+from .instruments import ALWAYS, CLOSE, INSTRUMENTS
 
 
 # A module that more sites share is a function rather than a layer.
@@ -76,6 +76,10 @@ class Site:
         self._instruments = [make(subject) for make in INSTRUMENTS]
         self._gradients = next(x for x in self._instruments if isinstance(x, GradientCounts))
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
+        self._every_step = [x for x in self._instruments if not isinstance(x, CLOSE)]
+        self._detailed = (
+            False  # whether a call since the last flush was read with the dear readings
+        )
 
     def add(self, call: Call) -> None:
         """Have a call read by the instruments that its step is due for."""
@@ -86,6 +90,7 @@ class Site:
             self._subject.tell(_IN_TURN)
         if self._alternation.at_places:
             self._subject.tell(_AT_PLACES)
+        self._detailed |= call.detailed
         for instrument in self._instruments if call.detailed else self._always:
             instrument.add(call)
 
@@ -99,8 +104,9 @@ class Site:
             return self._gradients.flush()
         self.called = False
         whole = Counts({})
-        for instrument in self._instruments:
+        for instrument in self._instruments if self._detailed else self._every_step:
             whole.include(instrument.flush())
+        self._detailed = False
         if self._alternation.in_turn or self._alternation.at_places:
             whole.tables.pop("timing", None)
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
@@ -121,14 +127,18 @@ class Sites:
         self._confirm = confirm
         self._sites: list[Site] = []
 
+    def at(self, shape: tuple[int, ...]) -> Site | None:
+        """The site where neurons of this shape stand, if they were seen."""
+        for known in self._sites:
+            if known.shape == shape:
+                return known
+        return None
+
     def add(self, call: Call) -> None:
         """Have a call read at the site where its neurons stand."""
         shape = call.neuron_shape
-        for known in self._sites:
-            if known.shape == shape:
-                known.add(call)
-                return
-        if (site := self._open(shape)) is not None:
+        site = self.at(shape) or self._open(shape)
+        if site is not None:
             site.add(call)
 
     def flush(self) -> Counts | None:

@@ -16,20 +16,26 @@ from torch import Tensor
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, MOST_OBS_A_SAMPLE, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters, Counts
 
-from .arrays import Array, as_array, count, on_host, pack_bits, put, squared, zeros_like
+from .arrays import (
+    Array,
+    as_seen,
+    count,
+    on_host,
+    pack_bits,
+    put,
+    squared,
+    total,
+    total_over,
+    zeros_like,
+)
 from .calls import Call, Subject
+from .gathered import Gathered, is_small
 from .sums import Tally, in_full_precision
 
 
-# Small tensors are gathered until there are so many elements, and read together. Those that are not
-# just 0 and 1 are read in pieces. Both stay in the processor's cache; smaller pieces take twice as
-# long, for all that is called for each.
-_GATHERED = 1 << 17
+# Tensors that are not just 0 and 1 are read in pieces that stay in the processor's cache; smaller
+# ones take twice as long, for all that is called for each.
 _PIECE = 1 << 19
-_MOST_CALLS = 64
-# From here on torch sums in several threads, which wait for one another where others are at work; a
-# product with ones takes one.
-_LARGE = 1 << 15
 # Up to here whole numbers add up exactly in float32.
 _MOST_EXACT = 1 << 24
 
@@ -40,18 +46,14 @@ class SpikeCounts:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._n_obs = 0
-        self._events: Tensor | None = None
+        self._events: Array | None = None
         columns = ("n_spikes", "n_positive", "sum_abs_spike")
         self._tally = Tally(*columns, size="n_obs", bad="n_nonfinite_spikes")
         self._streaks: _Streaks | None = None
-        self._gathered: Tensor | None = None  # [calls, *spikes]
-        self._slots: tuple[Tensor, ...] = ()  # each call's part of it
-        self._n_gathered = 0
+        self._gathered: Gathered | None = None
         self._n_calls = 0  # in this step
         self._one_a_step = False  # as the latest step had it: then there is nothing to gather
-        self._dims: tuple[int, ...] = ()
         self._binary = True  # as far as has been seen
-        self._ones: Tensor | None = None
         self._length = _SampleLength()
 
     def add(self, call: Call) -> None:
@@ -62,28 +64,21 @@ class SpikeCounts:
         self._n_calls += 1
         spikes, dims = call.values, call.axes.dims
         alone = self._one_a_step and self._n_calls == 1
-        if alone or 4 * spikes.numel() > _GATHERED or spikes.numel() == 0:
+        if alone or not is_small(spikes):
             self._count(spikes, dims)
             return
-        like = self._gathered
-        if like is None or like.shape[1:] != spikes.shape or like.device != spikes.device:
+        if self._gathered is None or not self._gathered.fits(spikes):
             self._read_gathered()
-            n = min(_GATHERED // spikes.numel(), _MOST_CALLS)
-            wide = torch.float64 if spikes.dtype == torch.float64 else torch.float32
-            self._gathered = torch.empty((n, *spikes.shape), dtype=wide, device=spikes.device)
-            self._slots = self._gathered.unbind()
-            self._dims = (0, *(d + 1 for d in dims))
-        self._slots[self._n_gathered].copy_(spikes)
-        self._n_gathered += 1
-        if self._n_gathered == len(self._slots):
+            self._gathered = Gathered(spikes, dims)
+        if self._gathered.add(spikes):
             self._read_gathered()
 
     def _read_gathered(self) -> None:
-        if self._gathered is None or self._n_gathered == 0:
+        if self._gathered is None or (calls := self._gathered.take()) is None:
             return
-        calls, self._n_gathered = self._gathered[: self._n_gathered], 0
-        if not self._count_binary(calls, self._dims):
-            self._count_events(calls, self._dims, each=True)
+        dims = self._gathered.dims
+        if not self._count_binary(calls, dims):
+            self._count_events(calls, dims, each=True)
 
     def _count(self, spikes: Tensor, dims: tuple[int, ...]) -> None:
         """Count a tensor: in pieces along its first dimension of time or batch, unless binary."""
@@ -102,8 +97,8 @@ class SpikeCounts:
             self._count_afar(spikes, dims, each=each)
             return
         flags = torch.ne(spikes, 0, out=torch.empty_like(spikes))
-        events = self._sum(flags, dims)
-        n_spikes = n_positive = events.sum(dtype=_wide(spikes)).item()
+        events = total_over(as_seen(flags), dims)
+        n_spikes = n_positive = total(events, wide=_is_many(spikes))
         if spikes.min() >= 0:  # as nearly always: then what is not 0 is above
             sum_abs = spikes.sum().item()
         else:
@@ -119,8 +114,8 @@ class SpikeCounts:
         """The same without looking at a number."""
         over = tuple(range(1, spikes.dim())) if each else None
         flags = torch.ne(spikes, 0, out=torch.empty_like(spikes))
-        events = self._sum(flags, dims)
-        n_spikes = flags.sum(over) if each else events.sum(dtype=_wide(spikes))
+        events = total_over(flags, dims)
+        n_spikes = flags.sum(over) if each else total(events, wide=_is_many(spikes))
         n_positive = torch.gt(spikes, 0, out=flags).sum(over)
         sum_abs = torch.linalg.vector_norm(spikes, 1, over)
         n_obs = self._add(events, spikes.numel())
@@ -137,35 +132,23 @@ class SpikeCounts:
         """
         if not self._binary or not on_host(spikes):
             return False
-        events = self._sum(spikes, dims)
-        n_spikes = events.sum(dtype=_wide(spikes)).item()
-        if math.isnan(n_spikes):
+        numbers = as_seen(spikes)
+        events = total_over(numbers, dims)
+        n_spikes = total(events, wide=_is_many(spikes))
+        if not math.isfinite(n_spikes):
             return False  # which says nothing of those to come
-        self._binary = n_spikes == squared(spikes)
+        self._binary = n_spikes == squared(numbers)
         if self._binary:
             self._tally.add(self._add(events, spikes.numel()), n_spikes, n_spikes, n_spikes)
         return self._binary
 
-    def _sum(self, spikes: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """Σ over some dimensions; over leading ones by a matrix product, in half the time."""
-        if not dims:
-            return spikes.clone()
-        n_dims, size = len(dims), spikes.numel()
-        if dims != tuple(range(n_dims)) or size < _LARGE or not spikes.is_contiguous():
-            return spikes.sum(dims)
-        shape = spikes.shape[n_dims:]
-        n_slots, ones = size // math.prod(shape), self._ones
-        if ones is None or len(ones) < n_slots or not _are_alike(ones, spikes):
-            ones = self._ones = spikes.new_ones(n_slots)
-        return torch.mv(spikes.view(n_slots, -1).t(), ones[:n_slots]).view(shape)
-
-    def _add(self, events: Tensor, size: int) -> int:
+    def _add(self, events: Array, size: int) -> int:
         """Add up events of each neuron; how many observations of each they are from."""
         if self._events is None:
             self._events = events
         else:
             self._events += events
-        n_obs = size // max(1, events.numel())
+        n_obs = size // max(1, math.prod(events.shape))
         self._n_obs += n_obs
         return n_obs
 
@@ -180,13 +163,12 @@ class SpikeCounts:
         self._events, self._n_obs = None, 0
         self._subject.step = (events, n_obs)
         counters: Counters = {
-            "n_neurons": events.numel(),
+            "n_neurons": math.prod(events.shape),
             self._tally.names: self._tally.take(),
         }
-        array = as_array(events)
         if self._streaks is None:
-            self._streaks = _Streaks(array, self._subject.channel_axis(events.shape))
-        self._streaks.add(array, n_obs, length=self._length.take())
+            self._streaks = _Streaks(events, self._subject.channel_axis(events.shape))
+        self._streaks.add(events, n_obs, length=self._length.take())
         module = self._subject.module()
         if module is not None and self._subject.library.is_graded(module):
             counters["is_graded"] = 1
@@ -268,13 +250,8 @@ class _Streaks:
         return verdicts
 
 
-def _are_alike(ones: Tensor, spikes: Tensor) -> bool:
-    return ones.dtype == spikes.dtype and ones.device == spikes.device
-
-
-def _wide(spikes: Tensor) -> torch.dtype | None:
-    """The type in which as many events add up exactly; None: their own."""
-    return None if spikes.numel() <= _MOST_EXACT else torch.float64
+def _is_many(spikes: Tensor) -> bool:
+    return spikes.numel() > _MOST_EXACT
 
 
 def _n_all_dead(channels: Array, n_dead: Any) -> Any:

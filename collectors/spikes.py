@@ -295,8 +295,12 @@ class SpikeObserver:
     ) -> None:
         if not self._candidate.sure and not self._decide(session, args, spikes):
             return
-        axes, unfold = self._layout(module, spikes)
+        layout, unfold = self._layout(module, spikes)
         values = spikes.detach() if unfold is None else unfold(spikes.detach())
+        axes = Axes.parse(layout, rank=values.dim())
+        if unfold is None and self._reader.read_alike(session, spikes, values, axes):
+            self._starts = None
+            return
         if self._library.spike_times:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
         starts, self._starts = self._starts, None
@@ -307,7 +311,7 @@ class SpikeObserver:
             Call(
                 spikes,
                 values,
-                Axes.parse(axes, rank=values.dim()),
+                axes,
                 starts_sample=starts,
                 find_nodes=partial(surrogate_nodes, spikes),
                 module=module,
