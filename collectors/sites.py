@@ -11,6 +11,7 @@ from spikewatch.observing import Counts
 from .calls import Call, Subject
 from .gradient_counts import GradientCounts
 from .instruments import ALWAYS, INSTRUMENTS
+from .spike_counts import SpikeCounts
 
 
 # A module that more sites share is a function rather than a layer.
@@ -75,6 +76,7 @@ class Site:
         self._alternation = Alternation()
         self._instruments = [make(subject) for make in INSTRUMENTS]
         self._gradients = next(x for x in self._instruments if isinstance(x, GradientCounts))
+        self._spikes = next(x for x in self._instruments if isinstance(x, SpikeCounts))
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
 
     def add(self, call: Call) -> None:
@@ -106,6 +108,11 @@ class Site:
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
         self._alternation = Alternation()
         return whole
+
+    def forget(self) -> None:
+        """Drop what was read since the last flush, as far as it is not folded into a history."""
+        self._spikes.forget()
+        self.flush()
 
 
 class Sites:
@@ -141,6 +148,11 @@ class Sites:
             self._sites = [site for site, _ in counted]
         counts.sites = {_suffix(i): c for i, (_, c) in enumerate(counted) if i > 0}
         return counts
+
+    def forget(self) -> None:
+        """Drop what was read since the last flush."""
+        for site in self._sites:
+            site.forget()
 
     def _open(self, shape: tuple[int, ...]) -> Site | None:
         tell = self._subject.tell
