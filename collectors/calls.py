@@ -139,6 +139,8 @@ class Subject:
         step: Events of each neuron in the step that is flushed, and observations of each.
         widths: How many outputs the model's layers with weights have.
         loss_scale: What gradients of the step that is flushed are to be divided by; None: nothing.
+        misses_turns: Whether some optimizer takes turns with others, and none of its steps was
+            observed: that no gradient comes says nothing then.
         optimizes: Whether an optimizer of the model holds a parameter.
         is_gate: Whether what the layer makes are the gates of a cell.
     """
@@ -152,6 +154,7 @@ class Subject:
     fault: Callable[[Exception], None] = _raise
     widths: frozenset[int] = frozenset()
     loss_scale: Tensor | float | None = None
+    misses_turns: bool = False
     optimizes: Callable[[Tensor], bool] = _by_nobody
     is_gate: bool = False
 

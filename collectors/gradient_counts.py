@@ -107,7 +107,8 @@ class GradientCounts:
         if not self._awaited and not self._entries:
             return None
         self._state.end(spikes_used=bool(self._entries))
-        counters: Counters = {"n_grad": 0}  # no backward pass came by: the loss uses no spikes
+        # No backward pass came by: the loss uses no spikes, or another optimizer is to use them.
+        counters: Counters = {"n_grad": None if self._subject.misses_turns else 0}
         if self._state.is_used:
             counters["is_unused"] = 1
         if self._entries:

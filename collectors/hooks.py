@@ -17,6 +17,8 @@ from torch.autograd import forward_ad
 
 from spikewatch.unheard import unheard
 
+from .scripting import Scripting
+
 
 class Hook:
     """A callable for `register_forward_hook` and its kin. Copies and pickles of it do nothing."""
@@ -72,6 +74,8 @@ class Hook:
         return Hook()
 
 
+_SCRIPTING = Scripting(Hook)
+
 # What a hook costs is mostly that torch calls it, and it is called once for each time step.
 _WORTH_A_REST = 2
 
@@ -98,11 +102,14 @@ class RootHook(Hook):
         """Be called before each forward pass of the model, until the handle is removed."""
         handle = module.register_forward_pre_hook(self)
         self._seat = (module._forward_pre_hooks, handle.id)
+        _SCRIPTING.begin()
         return handle
 
     def let_go(self) -> None:
         """Never be put back: the handle is removed."""
-        self._seat = None
+        if self._seat is not None:
+            self._seat = None
+            _SCRIPTING.end()
 
     def n_calls(self, n_forwards: int) -> int:
         """How often it is called in a step of so many forward passes that are all free."""

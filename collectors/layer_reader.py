@@ -103,7 +103,9 @@ class LayerReader:
 
     def flush(self, session: Session | None, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
-        self._subject.loss_scale = None if session is None else session.loss_scale
+        if session is not None:
+            self._subject.loss_scale = session.loss_scale
+            self._subject.misses_turns = session.misses_turns
         if self._lane(phase).end():
             self._sites.pop(phase, None)
             self._plain = None
@@ -116,6 +118,14 @@ class LayerReader:
             clock = self._clocks.get((phase, False))
             self._turn.end(1 if clock is None else clock.end_step())
         return counts
+
+    def forget(self, phase: str) -> None:
+        """Drop what was read since the last flush."""
+        if (sites := self._sites.get(phase)) is not None:
+            sites.forget()
+        self.flush(None, phase)
+        if (clock := self._clocks.get((phase, False))) is not None:
+            clock.end_step()
 
     def _lane(self, phase: str) -> Lane:
         lane = self._lanes.get(phase)

@@ -11,6 +11,7 @@ from spikewatch.observing import Counts
 from .calls import Call, Subject
 from .gradient_counts import GradientCounts
 from .instruments import ALWAYS, CLOSE, INSTRUMENTS
+from .spike_counts import SpikeCounts
 
 
 # A module that more sites share is a function rather than a layer.
@@ -75,11 +76,10 @@ class Site:
         self._alternation = Alternation()
         self._instruments = [make(subject) for make in INSTRUMENTS]
         self._gradients = next(x for x in self._instruments if isinstance(x, GradientCounts))
+        self._spikes = next(x for x in self._instruments if isinstance(x, SpikeCounts))
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
         self._every_step = [x for x in self._instruments if not isinstance(x, CLOSE)]
-        self._detailed = (
-            False  # whether a call since the last flush was read with the dear readings
-        )
+        self._detailed = False  # whether a call since the last flush had the dear readings
 
     def add(self, call: Call) -> None:
         """Have a call read by the instruments that its step is due for."""
@@ -112,6 +112,11 @@ class Site:
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
         self._alternation = Alternation()
         return whole
+
+    def forget(self) -> None:
+        """Drop what was read since the last flush, as far as it is not folded into a history."""
+        self._spikes.forget()
+        self.flush()
 
 
 class Sites:
@@ -151,6 +156,11 @@ class Sites:
             self._sites = [site for site, _ in counted]
         counts.sites = {_suffix(i): c for i, (_, c) in enumerate(counted) if i > 0}
         return counts
+
+    def forget(self) -> None:
+        """Drop what was read since the last flush."""
+        for site in self._sites:
+            site.forget()
 
     def _open(self, shape: tuple[int, ...]) -> Site | None:
         tell = self._subject.tell

@@ -152,6 +152,15 @@ class SpikeCounts:
         self._n_obs += n_obs
         return n_obs
 
+    def forget(self) -> None:
+        """Drop the events counted since the last flush: no neuron was silent in them, or fired."""
+        if self._gathered is not None:
+            self._gathered.take()
+        self._n_calls = self._n_obs = 0
+        self._events = None
+        self._tally.take()
+        self._length.take()
+
     def flush(self) -> Counts | None:
         """Counters of the table `spikes`."""
         self._read_gathered()

@@ -199,6 +199,13 @@ class SpikeObserver:
             return Counts({}, sites=inner)
         return counts
 
+    def forget(self, phase: str) -> None:
+        """Drop what was counted since the last flush."""
+        self._reader.forget(phase)
+        self._open_phases.discard(phase)
+        if self._ear is not None and self._session is not None:
+            self._ear.inside.flush(self._session, phase)
+
     def _wait(self) -> None:
         """A step, or evaluation, has ended in which it was open what the layer makes."""
         self._n_open_steps += 1

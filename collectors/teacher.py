@@ -105,6 +105,11 @@ class TeacherObserver:
         row = _distance(mine, its, temperature=self._temperature)
         self._counted.setdefault(student.phase, []).append(row)
 
+    def forget(self, phase: str) -> None:
+        """Drop what was compared since the last flush."""
+        self._counted.pop(phase, None)
+        self._seen.clear()
+
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `distillation`."""
         session = self._session

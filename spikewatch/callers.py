@@ -1,6 +1,6 @@
-"""What the call stack shows of how an optimizer steps just now.
+"""What the call stack shows: how an optimizer steps just now, or that a forward pass has raised.
 
-A hook before each step would tell some of it as well, and cost something in all of them; the stack
+Hooks before each step would tell some of it as well, and cost something in all of them; the stack
 is asked where something is observed, or in the rare case.
 """
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from itertools import islice
 from types import CodeType, FrameType
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer
 
@@ -18,6 +19,7 @@ from torch.optim.optimizer import Optimizer
 _WRAPPED = getattr(Optimizer, "profile_hook_step", None)
 _CONSTANTS = getattr(getattr(_WRAPPED, "__code__", None), "co_consts", ())
 _NEAR = 12  # frames in which a scaler is looked for, from ours on
+_CALL = nn.Module._call_impl.__code__
 _WRAPPERS = [code for code in _CONSTANTS if isinstance(code, CodeType)]
 
 
@@ -48,6 +50,22 @@ def loss_scale() -> Tensor | float | None:
                 return None
             return scale.item() if can_be_looked_at(scale) else scale.detach().clone()
     return None
+
+
+def forward_raised() -> bool:
+    """Whether the forward hook that runs now is called since the module's forward pass has raised.
+
+    One with `always_call` is; torch calls it while it handles the exception. A checkpoint stops its
+    second pass in this way, once it has what the backward pass needs: that one is over.
+    """
+    error = sys.exception()
+    if error is None or error.__traceback__ is None:
+        return False
+    if torch._C._current_graph_task_id() != -1:
+        return False
+    # Else the user handles it, and calls a module meanwhile.
+    call = next((f for f in islice(_frames(), _NEAR) if f.f_code is _CALL), None)
+    return call is error.__traceback__.tb_frame
 
 
 def can_be_looked_at(x: Tensor) -> bool:

@@ -116,6 +116,9 @@ class Session(Protocol):
     loss_scale: "Tensor | float | None"
     """What the loss of the step that ends was multiplied by, as gradients still are."""
 
+    misses_turns: bool
+    """Whether some optimizer takes turns with others, and none of its steps was observed so far."""
+
     n_forwards: int
     """Number of the model's forward pass, from 1; 0 while the model itself was never called."""
 
@@ -158,7 +161,8 @@ class Observer(Protocol):
     # An observer may have more attributes. `always_on`: its hooks are kept between observed steps.
     # `inner_layers`: layers that it found within its own, and whose counters it hands over.
     # `called`: set to True when its layer is called in an observed step; None where that says
-    # nothing. A layer that is never called is told aloud.
+    # nothing. A layer that is never called is told aloud. `forget(phase)`: drop what was counted
+    # since the last flush, in place of a flush whose counters nobody gets.
 
     def start(self, session: Session) -> None:
         """Put the hooks on. Called before each observed step, so it has to be quick."""

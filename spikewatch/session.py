@@ -29,6 +29,7 @@ class LiveSession:
         eval_pending: Whether something was counted in phase `eval` since its last flush.
         spent_s: Time spent in hooks since the step began.
         loss_scale: What the loss of the step that ends was multiplied by; None: by nothing.
+        misses_turns: Whether an optimizer takes turns with others, and no step of it was observed.
         track_weights: Of a layer with more weights than these, so many are followed one by one.
     """
 
@@ -42,6 +43,7 @@ class LiveSession:
         self.eval_pending = False
         self.spent_s = 0.0
         self.loss_scale: torch.Tensor | float | None = None
+        self.misses_turns = False
         self.on_touch: Callable[[], None] | None = None
         self.on_sample: Callable[[str], None] | None = None
         self.on_optimizes: Callable[[Tensor], bool] | None = None

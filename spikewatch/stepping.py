@@ -7,7 +7,6 @@ and when the step ends their counters go to the recorder.
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .callers import loss_scale
+from .callers import forward_raised, loss_scale
 from .evaluations import Evaluations
-from .layers import Layer, called_parts
+from .layers import Layer
 from .ledger import Ledger
-from .observing import Counts, Observer, load_hook, load_tap
+from .listening import Listening
+from .observers import Observers
+from .observing import Observer
 from .recorder import Recorder, utc_now
 from .sampling import Sampler
 from .session import LiveSession
@@ -47,9 +48,8 @@ class Stepping:
     ) -> None:
         self.session = LiveSession(recorder, track_weights=track_weights)
         self.session.step = self.first_step = first_step
+        self.observers = Observers(observers, self.session)
         self._run = run
-        self._observers = list(observers)
-        self._taps: dict[str, Any] = {}
         self._recorder = recorder
         self._sampler = sampler
         self._ledger = Ledger(sampler, recorder)
@@ -59,32 +59,24 @@ class Stepping:
         self._evaluations = Evaluations(sampler)
         self._train_active = self._train_detailed = False  # as it is again after an evaluation
         self._goes_on_evaluating = False  # a step ends within inference
-        self._model = weakref.ref(model)
-        self._root: Any = None  # the hook of the model itself
-        self._before_hook: Any = None  # its handle
-        self._after_hook: Any = None
-        self._part_hooks: list[
-            Any
-        ] = []  # of what a model is made of, while it is not called itself
-        self.always_on = False
-        """Whether a compiler came by: it would compile anew for a hook that comes or goes."""
-        self._listening = (False, False)  # whether the observers' hooks are on; all of them
-        self._root_is_called = False  # then the root's hooks see every forward pass
+        self._listening = Listening(
+            self.observers.found,
+            self.session,
+            before=self._before_root,
+            after=self._after_root,
+            after_part=self._after_part,
+        )
         self._in_step = False  # the latest of them trains, and all was done that it asks for
+        self._is_spoilt = False  # what is counted of this step is not the whole of some passes
         self._replicas = threading.Lock()
         self._n_replicas = 0  # of DataParallel, that run now
+        self._a_replica_raised = False
         self._clock: StepClock | None = None
 
     @property
-    def observers(self) -> list[Observer]:
-        """Those that collectors found, and those of tapped tensors."""
-        return [*self._observers, *self._taps.values()]
-
-    @property
     def layers(self) -> list[Layer]:
-        """What they watch, in the model's order; layers found within another one after it."""
-        watched = [x for x in self.observers if x.layer.kind != "synapse"]
-        return [y for x in watched for y in (x.layer, *getattr(x, "inner_layers", ()))]
+        """What is watched, in the model's order; layers found within another one after it."""
+        return self.observers.layers
 
     @property
     def running(self) -> bool:
@@ -106,34 +98,23 @@ class Stepping:
         """Put the hooks on: the root's own, and those of the observers for step 0."""
         session = self.session
         self._recorder.on_wake = self._look
-        root = self._root = load_hook().of_root(self._before_root, self)
+        listening = self._listening
         self._clock = StepClock(
-            model, self._end_step, self._see_nothing, root, others=self._optimizers
+            model, self._end_step, self._see_nothing, listening.root, others=self._optimizers
         )
         self._optimizers = ()
         session.on_touch = self._clock.see_forward
         session.on_sample = self._evaluations.begins_sample
         session.on_optimizes = self._clock.optimizes
-        self._before_hook = root.put_on(model)
-        touch = load_hook()(lambda *_: session.touch(), self)
-        self._part_hooks = [m.register_forward_pre_hook(touch) for m in called_parts(model)]
-        for observer in self._observers:
-            session.place(observer.layer)
-            if observer.layer.kind not in ("candidate", "synapse"):
-                session.confirm(observer.layer)
+        listening.start(model)
+        self.observers.place()
         self._train_active = self._observe(self.first_step)
-        self._listen(True)
+        listening.listen(on=True)
 
     def stop(self) -> None:
         """Take every hook off the model, and hand over what was counted so far."""
         self._hand_over()
-        self._root.let_go()
-        for handle in (self._before_hook, self._after_hook, *self._part_hooks):
-            if handle is not None:
-                handle.remove()
-        for observer in self._observers:
-            observer.stop()
-        self._listening = (False, False)
+        self._listening.stop()
         self.stop_clock()
 
     def end_without_model(self) -> None:
@@ -142,6 +123,7 @@ class Stepping:
             self._hand_over()
         except Exception as error:  # noqa: BLE001 - contract 1; the garbage collector calls this
             self.session.fault("", error)
+        self._listening.root.let_go()
         self.stop_clock()
 
     def _look(self) -> None:
@@ -165,15 +147,8 @@ class Stepping:
 
     def observe_tap(self, name: str, tensor: Tensor) -> None:
         """Watch a tensor that the user taps; see `spikewatch.tap`."""
-        if self._clock is None:
-            return
-        tapped = self._taps.get(name)
-        if tapped is None:
-            tapped = self._taps[name] = load_tap()(name)
-            tapped.start(self.session)
-            self.session.confirm(tapped.layer)
-        with unheard():  # as in a hook
-            tapped.observe_tensor(tensor)
+        if self._clock is not None:
+            self.observers.tap(name, tensor)
 
     # ---------------------------------------------------------------- forward passes
 
@@ -216,7 +191,7 @@ class Stepping:
                 self._goes_on_evaluating = False
         session.root_phase = "train" if training else "eval"
         session.n_forwards += 1
-        self._sees_root()
+        self._listening.see_root()
         self._in_step = training
         if training:
             # What an evaluation counted is flushed when the step ends: one row for each step.
@@ -225,15 +200,8 @@ class Stepping:
         else:
             session.active = self._evaluations.observe(usual=clock.usual_forwards)
             session.detailed = self._evaluations.detailed
-        self._listen(session.active)
+        self._listening.listen(on=session.active)
         clock.see_forward()
-
-    def _sees_root(self) -> None:
-        """The model itself is called: no need to listen to its parts."""
-        self._root_is_called = True
-        for handle in self._part_hooks:
-            handle.remove()
-        self._part_hooks = []
 
     def _count_evaluations(self) -> None:
         """What was spent between two steps was spent on evaluations, if there were any."""
@@ -257,12 +225,41 @@ class Stepping:
         session.touch()
 
     def _after_root(self, module: nn.Module, *_: Any) -> None:
-        if "_is_replica" in vars(module):
+        raised, is_replica = forward_raised(), "_is_replica" in vars(module)
+        if is_replica:
             with self._replicas:
                 self._n_replicas -= 1
+                self._a_replica_raised |= raised
                 if self._n_replicas:
                     return
+                raised, self._a_replica_raised = self._a_replica_raised, False
+        if raised and self.session.active:
+            self._drop_pass(of_root=not is_replica)
         self.session.root_phase = None
+
+    def _after_part(self, *_: Any) -> None:
+        if self.session.active and forward_raised():
+            self._drop_pass(of_root=False)
+
+    def _drop_pass(self, *, of_root: bool) -> None:
+        """A forward pass has raised, and the loop may go on: what it did must not count.
+
+        It cannot be told from what passes before it did in the same step. Those of an evaluation
+        are dropped with it; those of training have gradients to come, and the step gets no row.
+        """
+        session, clock = self.session, self._clock
+        try:
+            phase = session.phase()
+            with torch.inference_mode(False), unheard():
+                self.observers.forget(phase)
+            if phase == "eval":
+                session.eval_pending = False
+                self._evaluations.end()
+            elif clock is not None:
+                self._is_spoilt = not (of_root and clock.take_back_forward())
+            self._unseen.raised()
+        except Exception as error:  # noqa: BLE001 - contract 1
+            session.fault("", error)
 
     # ---------------------------------------------------------------- steps
 
@@ -279,8 +276,8 @@ class Stepping:
 
     def _arm(self) -> None:
         """Have a step that is not observed go by, with its forward passes only counted."""
-        session, clock = self.session, self._clock
-        idle = self._root_is_called and not (self._listening[0] or session.eval_pending)
+        session, clock, listening = self.session, self._clock, self._listening
+        idle = listening.root_is_called and not (listening.is_on or session.eval_pending)
         if clock is not None and idle and not self._train_active:
             session.active = False
             clock.arm()
@@ -292,9 +289,7 @@ class Stepping:
             began = time.perf_counter()
             observed = self._train_active or session.eval_pending
             if self._train_active and not self._goes_on_evaluating:
-                session.loss_scale = loss_scale()
-                self._flush("train")
-                self._unseen.after_step(self._observers, self.layers)
+                self._end_observed()
             if session.eval_pending:
                 evaluated = time.perf_counter()
                 self._flush("eval")
@@ -302,23 +297,42 @@ class Stepping:
             session.step += 1
             judged = time.perf_counter()
             usual = 0 if self._clock is None else self._clock.usual_forwards
-            n_hooks = 1 + self._root.n_calls(usual)  # the optimizer's, and the model's
+            n_hooks = 1 + self._listening.root.n_calls(usual)  # the optimizer's, and the model's
             own_s = session.spent_s + judged - began
             self._ledger.tell(own_s, observed=observed, n_hooks=n_hooks)
             if not self._goes_on_evaluating:  # else what was chosen for training is still to come
                 self._train_active = self._observe(session.step)
-            if not self._root_is_called:
-                self._listen(True)
+            if not self._listening.root_is_called:
+                self._listening.listen(on=True)
             session.spent_s = time.perf_counter() - judged
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault("", error)
 
+    def _end_observed(self) -> None:
+        """An observed step of training ends: hand over what was counted, tell what was not seen."""
+        session, clock = self.session, self._clock
+        if clock is not None and clock.repeats:
+            self._unseen.repeated()
+            return
+        session.loss_scale = loss_scale()
+        if clock is not None:
+            clock.turns.observe(session.step)
+            session.misses_turns = bool(clock.turns.missing)
+        was_whole = not self._is_spoilt
+        self._flush("train")
+        if session.misses_turns and clock is not None:
+            if missed := clock.turns.always_missed(session.step):
+                optimizer, n_steps = missed
+                self._unseen.missed_turns(clock.names_of(optimizer), n_steps)
+        elif was_whole:
+            self._unseen.after_step(self.observers.found, self.layers)
+
     def _see_nothing(self) -> None:
-        if self._listening[0]:
+        if self._listening.is_on:
             self._unseen.blind()
         else:  # the root was called at first, and its parts are now
-            self._root_is_called = False
-            self._listen(True)
+            self._listening.root_is_called = False
+            self._listening.listen(on=True)
 
     def _observe(self, step: int) -> bool:
         """Ask the sampler whether what comes next is observed, and how closely."""
@@ -327,50 +341,22 @@ class Stepping:
         session.detailed = self._train_detailed = self._sampler.detailed()
         return session.active
 
-    def _listen(self, on: bool) -> None:
-        """Put the observers' hooks on, or take them off: a hook that returns at once costs, too.
-
-        They are off between observed steps only where the root's own hooks tell of each forward
-        pass. Where parts of a model are called by themselves, they stay on.
-        """
-        wanted = (on, on and self.session.detailed)
-        if wanted == self._listening:
-            return
-        self._listening = wanted
-        self._listen_to_root(on)
-        for observer in self._observers:
-            # Where a compiler came by, hooks that come and go would have it compile once more.
-            if not getattr(observer, "always_on", False):
-                observer.stop()
-            if on:
-                observer.start(self.session)
-
-    def _listen_to_root(self, on: bool) -> None:
-        """Have the end of each forward pass told, or not: it matters in observed ones only."""
-        if on and self._after_hook is None and (model := self._model()) is not None:
-            hook = load_hook()(self._after_root, self)
-            self._after_hook = model.register_forward_hook(hook, always_call=True)
-        elif not on and self._after_hook is not None and not self.always_on:
-            self._after_hook.remove()
-            self._after_hook = None
-
     def _flush(self, phase: str) -> None:
         # A step may end inside of inference mode, by the next forward. What listens to the user's
         # operations is not to hear ours.
         with torch.inference_mode(False), unheard():
-            counts: list[tuple[str, Counts]] = []
-            for observer in self.observers:
-                counted = observer.flush(phase)
-                if counted is not None:
-                    name = observer.layer.name
-                    counts.append((name, counted))
-                    counts += [(name + suffix, site) for suffix, site in counted.sites.items()]
+            if phase == "train" and self._is_spoilt:
+                self._is_spoilt = False
+                self.observers.forget(phase)
+                return
+            counts = self.observers.flush(phase)
             if phase == "eval":
                 self.session.eval_pending = False
                 if not self._goes_on_evaluating:
                     self._evaluations.end()
             if counts:
-                spiking = any(x.layer.kind in ("spiking", "tap") for x in self._observers)
-                keys = {"run": self._run, "rank": self._recorder.rank, "spiking": spiking}
-                step, at = self.session.step, utc_now()
-                self._recorder.submit(take(counts, **keys, phase=phase, step=step, at=at))
+                keys = {"run": self._run, "rank": self._recorder.rank}
+                at, spiking = utc_now(), self.observers.are_of_spikes
+                step = self.session.step
+                snapshot = take(counts, **keys, phase=phase, step=step, at=at, spiking=spiking)
+                self._recorder.submit(snapshot)

@@ -1,14 +1,20 @@
 """When a step ends: after the optimizer's step or, where there is none, at the next forward.
 
 One forward pass may call the model T times (a loop over time), and several forward passes may make
-one optimizer step (gradient accumulation), so only the optimizer tells. Whether there is one at all
-is asked of the garbage collector, rarely: an optimizer is often made after `attach()`.
+one optimizer step (gradient accumulation), so only the optimizer tells.
 
 Where other optimizers hold the model's latent weights, a step has not ended before they have
 stepped too; or before the next forward pass begins, if they do not.
 
 An optimizer that takes a closure runs the model within its step, changes weights and runs it again:
-its step has not ended before it returns.
+its step has not ended before it returns. One that is made of two passes without a closure (SAM: at
+the weights, then at those that its `first_step` has moved) has stepped once when its second part
+has. Both passes are samples of that step: what neurons do and the gradients that reach them are
+counted over both. Quantized weights are those that the first pass has used, before they were moved;
+gradients of weights are those that the update was made of.
+
+An optimizer that steps again though no backward pass has come between makes a step of its own, in
+which nothing ran. Where one came whose forward pass was not seen, that is told.
 
 Evaluations are part of the step that comes: they end none. As long as nothing was trained, they are
 all there is, and each of their samples is a step, however many forward passes it takes.
@@ -17,17 +23,20 @@ Loss scaling skips the optimizer where a gradient is not finite. A training that
 would never be looked at again, just when it is ill: many forward passes without a step end one too.
 """
 
-import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._C import _autograd
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from .callers import stepping_optimizers
+from .optimizers import Optimizers
+from .turns import Turns
 from .unseen import Weights
 
 
@@ -35,6 +44,11 @@ from .unseen import Weights
 # the first one it is not known how many that will be.
 _SKIPPED_STEPS = 8
 _FORWARDS_OF_FIRST_STEP = 64
+# So often may weights change within a step that the optimizer has still to end, before it has ended
+# any: SAM moves them once.
+_CHANGES_WITHIN_STEP = 1
+# How many nodes of autograd graphs this thread has made: a backward pass needs some.
+_n_nodes = getattr(_autograd, "_get_sequence_nr", None) or count().__next__
 
 
 class Root(Protocol):
@@ -75,12 +89,26 @@ class _Clocks:
                 self._handle.remove()
                 self._handle = None
 
+    def see_compiled(self) -> None:
+        """A compiler has taken in the step of an optimizer."""
+        for clock in self._clocks:
+            clock.an_optimizer_is_compiled = True
+
     def _after(self, optimizer: Optimizer, *_: Any) -> None:
+        if torch.compiler.is_compiling():
+            if torch.compiler.is_dynamo_compiling():
+                torch._dynamo.comptime.comptime(_compiled)  # ty: ignore[possibly-missing-submodule]
+            return
         for clock in self._clocks:
             clock.after_optimizer(optimizer)
 
 
 _ALL = _Clocks()
+
+
+def _compiled(_context: Any) -> None:
+    """Run while the hook is compiled, with an optimizer's step that tells of itself no more."""
+    _ALL.see_compiled()
 
 
 class StepClock:
@@ -95,7 +123,10 @@ class StepClock:
         *,
         others: Iterable[Optimizer] = (),
     ) -> None:
-        self._model = weakref.ref(model)
+        self.turns = Turns()
+        """Which of the model's optimizers end steps."""
+        self.repeats = False
+        """Whether the step that ends was one more of an optimizer, after no backward pass."""
         self._ended = ended
         self._blind = blind
         self._root = root
@@ -103,17 +134,19 @@ class StepClock:
         self._n_armings = self._looked_at = 0
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # since the last forward
         self._only: Callable[[], Optimizer | None] = lambda: None  # that one, if it is always one
-        self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._optimizers = Optimizers(model)
         self._others = weakref.WeakSet(others)
         self._others_stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # in this step
         self._awaits_others = False
-        self._optimizer_seen = False
         self._optimizer_tells = False  # of its steps; a compiled one does not
         self._weights = Weights(model)
+        self.an_optimizer_is_compiled = False
+        """Whether one has steps, of this model or another, that no hook tells of."""
+        self._n_changes = 0  # of theirs, within a step that no optimizer has told of
+        self._n_nodes = 0  # when the latest step ended
         self._forwards = 0
         self._forwards_of_step = 0  # of training
         self._most_forwards = 0  # of one that the optimizer ended
-        self._look_again_at = 1
         self._trains = False  # whether there ever was a forward pass of training
         self._fresh = False  # by the forward passes that the root's hook does not count by itself
         _ALL.add(self)
@@ -137,10 +170,21 @@ class StepClock:
         """Most forward passes in training that a step has had, from its first to the optimizer."""
         return self._most_forwards
 
+    def take_back_forward(self) -> bool:
+        """The latest forward pass in training, in a step that is observed, has raised.
+
+        Returns:
+            Whether the step had no other one.
+        """
+        self._forwards_of_step = max(0, self._forwards_of_step - 1)
+        if alone := self._forwards_of_step == 0:
+            self._fresh = False
+        return alone
+
     @property
     def only_evaluates(self) -> bool:
         """Whether nothing was trained in this step, and maybe nothing ever will be."""
-        return not (self._forwards_of_step or self._optimizer_seen)
+        return not (self._forwards_of_step or self._optimizers.is_one_known)
 
     def see_forward(self) -> None:
         """A forward pass runs."""
@@ -191,7 +235,8 @@ class StepClock:
         only_evaluated = self._forwards_of_step == 0
         self._forwards_of_step += training
         if training and not self._trains:  # evaluations came before: an optimizer is new, maybe
-            self._trains, self._look_again_at = True, 1
+            self._trains = True
+            self._optimizers.look_again()
         if self._awaits_others:
             self._end()
         elif not self._fresh:
@@ -205,49 +250,60 @@ class StepClock:
 
     def end_evaluation(self) -> None:
         """End a step that has evaluated a sample, unless something trains or is about to."""
-        if self.only_evaluates and not self._has_optimizer():
+        if self.only_evaluates and not self._optimizers.are_there(self._forwards):
             self._end()
 
     def _is_within_step(self, *, training: bool) -> bool:
         """Whether a step goes on, which the optimizer is going to end."""
-        if not self._has_optimizer():
+        if not self._optimizers.are_there(self._forwards):
             return False
-        told = self._optimizer_tells or not self._weights.changed()
+        told = self._optimizer_tells or not self._was_changed_untold()
         if told and not (training and self._is_skipped()):
             return True
-        return any(self._owns(optimizer) for optimizer in stepping_optimizers())
+        return any(map(self._optimizers.include, stepping_optimizers()))
+
+    def _was_changed_untold(self) -> bool:
+        """Whether the weights tell of a step that an optimizer does not tell of."""
+        if not self._weights.changed():
+            return False
+        self._n_changes += 1
+        return self.an_optimizer_is_compiled or self._n_changes > _CHANGES_WITHIN_STEP
 
     def _is_skipped(self) -> bool:
         usual = self._most_forwards or _FORWARDS_OF_FIRST_STEP
         return self._forwards_of_step > _SKIPPED_STEPS * usual
 
     def _end(self) -> None:
-        self._fresh = self._awaits_others = False
+        self._fresh = self._awaits_others = self.repeats = False
+        self._n_nodes = _n_nodes()
         self._others_stepped.clear()
         self._ended()
 
     def after_optimizer(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped, any."""
-        if torch.compiler.is_compiling():
-            return
         if self._only() is optimizer and self.fresh:  # in short: a step like the one before
             self._disarm()
             self._count_forwards()
-            self._fresh = False
+            self._fresh = self.repeats = False
+            self._n_nodes = _n_nodes()
             self._ended()
             return
         if optimizer in self._others:
             self._others_stepped.add(optimizer)
             if self._awaits_others and self._others_have_stepped:
                 self._end()
-        if not self._owns(optimizer):
-            return
+        if self._optimizers.include(optimizer):
+            self._after_own(optimizer)
+
+    def _after_own(self, optimizer: Optimizer) -> None:
+        """One of the model's optimizers has stepped."""
         self._disarm()
-        self._optimizer_seen = self._optimizer_tells = True
+        self._optimizers.is_one_known = self._optimizer_tells = True
         self._count_forwards()
         self._only = lambda: None
         if self._fresh:
             self._stepped.clear()
+            self.turns.take(optimizer)
             if not self._others:
                 self._only = weakref.ref(optimizer)
             if self._others_have_stepped:
@@ -255,11 +311,21 @@ class StepClock:
             else:
                 self._awaits_others = True
         elif optimizer in self._stepped:
-            # The forward pass runs where no hook is called: compiled, or by `.forward()`.
-            self._blind()
-            self._ended()
-        # Another optimizer of the same model (a GAN, scales apart) ends no second step.
+            self._stepped.clear()
+            self._step_without_forward()
+        else:
+            # Another optimizer of the same model (a GAN, scales apart) ends no second step.
+            self.turns.follow(optimizer)
+            self._n_nodes = _n_nodes()
         self._stepped.add(optimizer)
+
+    def _step_without_forward(self) -> None:
+        """Once more the same optimizer, and no forward pass was seen."""
+        before, self._n_nodes = self._n_nodes, _n_nodes()
+        self.repeats = before == self._n_nodes
+        if not self.repeats:  # it ran where no hook is called: compiled, or by `.forward()`
+            self._blind()
+        self._ended()
 
     def _count_forwards(self) -> None:
         self._most_forwards = max(self._most_forwards, self._forwards_of_step)
@@ -269,40 +335,10 @@ class StepClock:
     def _others_have_stepped(self) -> bool:
         return len(self._others_stepped) == len(self._others)
 
-    def _owns(self, optimizer: Optimizer) -> bool:
-        known = self._owners.get(optimizer)
-        if known is None:
-            ours = {id(p) for p in self._parameters()}
-            groups = optimizer.param_groups
-            known = any(id(p) in ours for group in groups for p in group["params"])
-            if known or not self._is_swapped():
-                self._owners[optimizer] = known
-        return known
-
-    def _parameters(self) -> list[Any]:
-        model = self._model()
-        return [] if model is None else list(nn.Module.parameters(model))
-
-    def _is_swapped(self) -> bool:
-        """Whether other tensors have taken the parameters' places: `torch.func.functional_call`."""
-        return not all(isinstance(p, nn.Parameter) for p in self._parameters())
-
     def optimizes(self, parameter: Tensor) -> bool:
-        """Whether one of the model's optimizers holds a parameter."""
-        ours = [optimizer for optimizer, known in self._owners.items() if known]
-        groups = (group for optimizer in ours for group in optimizer.param_groups)
-        return any(parameter is p for group in groups for p in group["params"])
+        """Whether one of the model's optimizers, of which steps are observed, holds a parameter."""
+        return self._optimizers.hold(parameter, but=self.turns.missing)
 
-    def _has_optimizer(self) -> bool:
-        if not self._optimizer_seen and self._forwards >= self._look_again_at:
-            if self._is_swapped():
-                return True  # it cannot be told; such a call is one of many in a step
-            # At forwards 1, 2, 4, 8, …: walking all objects takes some 10 ms.
-            self._look_again_at = 2 * self._forwards
-            self._optimizer_seen = any(self._owns(o) for o in gc.get_objects() if _is_optimizer(o))
-        return self._optimizer_seen
-
-
-def _is_optimizer(thing: object) -> bool:
-    # type(), not isinstance(): some objects in the heap answer to __class__ by running code.
-    return issubclass(type(thing), Optimizer)
+    def names_of(self, optimizer: Optimizer) -> list[str]:
+        """Names of the model's parameters that an optimizer holds."""
+        return self._optimizers.names_of(optimizer)

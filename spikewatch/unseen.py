@@ -1,7 +1,8 @@
 """Telling aloud what is not seen, before somebody takes silence for health.
 
-Hooks are not called inside `torch.compile`, nor by `module.forward(x)`, nor by a CUDA graph that is
-replayed. Where that is so, nothing of ours runs in the training: it is told by what is missing.
+Hooks are not called inside `torch.compile` or a scripted copy, nor by `module.forward(x)`, nor by a
+CUDA graph that is replayed. Where that is so, nothing of ours runs in the training: it is told by
+what is missing.
 """
 
 import weakref
@@ -24,8 +25,8 @@ _STILL_OPEN = (
     "torch.no_grad only"
 )
 _WHY = (
-    "Hooks are not called inside torch.compile, nor by module.forward(x), nor when a CUDA graph is "
-    "replayed"
+    "Hooks are not called inside torch.compile or what torch.jit made, nor by module.forward(x), "
+    "nor when a CUDA graph is replayed"
 )
 _BLIND = (
     f"the model is trained, but no forward pass of it is seen. {_WHY}. To see inside, run some "
@@ -36,6 +37,20 @@ _SILENT = (
     "input took this way (an expert, a branch), or they are not seen. {why}. To see more, call "
     "layer(x), leave it out of what is compiled, or pass its spikes through "
     "spikewatch.tap('name', spikes)"
+)
+_RAISED = (
+    "a forward pass raised an exception, and the training went on. What such a pass did before is "
+    "not counted; a step that had other passes too gets no row"
+)
+_REPEATED = (
+    "an optimizer steps again though no backward pass has come between. Each time counts as a "
+    "step, and nothing runs in it: such steps have no row"
+)
+_MISSED_TURNS = (
+    "the optimizer of {names} takes turns with another one, and none of the {n} latest observed "
+    "steps was one of its own. Layers that get no gradient in those are not judged for it. To see "
+    "its steps, give attach() an `every` that has no factor in common with the number of optimizer "
+    "steps in a round, or every='auto'"
 )
 PATIENCE_OPEN_STEPS = 16  # with a layer of which it is open what it makes
 _PATIENCE_STEPS = 2
@@ -77,11 +92,27 @@ class Unseen:
         self._is_blind = False  # in this step
         self._undecided = True  # whether any of the layers makes spikes
         self._n_undecided = 0  # observed steps
+        self._misses_turns = False  # as was told
 
     def blind(self) -> None:
         """The optimizer steps, and no forward pass was seen."""
         self._is_blind = True
         self._session.note("", _BLIND, aloud=True)
+
+    def raised(self) -> None:
+        """A forward pass in an observed step, or evaluation, has raised."""
+        self._session.note("", _RAISED)
+
+    def repeated(self) -> None:
+        """In an observed step an optimizer has stepped on gradients that it has used before."""
+        self._session.note("", _REPEATED)
+
+    def missed_turns(self, parameters: Sequence[str], n_steps: int) -> None:
+        """Steps of an optimizer, that holds these parameters, are never among those observed."""
+        if not self._misses_turns:  # the number differs from step to step
+            self._misses_turns = True
+            names = _some(parameters)
+            self._session.note("", _MISSED_TURNS.format(names=names, n=n_steps), aloud=True)
 
     def after_step(self, observers: Sequence[Observer], layers: Sequence[Layer]) -> None:
         """An observed step has ended: is anything found, and which layers were not called?"""
@@ -129,7 +160,9 @@ class Unseen:
 
 
 def _not_called(layers: list[str], n_steps: int) -> str:
-    names = ", ".join(map(repr, layers[:_N_NAMES]))
-    if len(layers) > _N_NAMES:
-        names += f" and {len(layers) - _N_NAMES} more"
-    return _SILENT.format(names=names, n=n_steps, why=_WHY)
+    return _SILENT.format(names=_some(layers), n=n_steps, why=_WHY)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_N_NAMES]))
+    return shown if len(names) <= _N_NAMES else f"{shown} and {len(names) - _N_NAMES} more"

@@ -103,16 +103,66 @@ def test_the_forward_passes_of_an_optimizer_s_closure_are_of_one_step(n_calls):
 
 
 def test_weights_that_change_untold_end_a_step_though_there_is_an_optimizer():
+    """But for the first time: a step may be two passes, with other weights in the second one."""
     model = nn.Linear(2, 1)
-    counting = Counting(model)
+    counting, ended = Counting(model), []
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(4):
+        for _ in range(2):
+            counting.forward().backward()
+        with torch.no_grad():
+            model.weight.sub_(0.1)
+        ended.append(counting.ended)
+    counting.clock.stop()
+    assert ended == [0, 0, 1, 2]
+    del optimizer
+
+
+@pytest.mark.parametrize("n_passes", [1, 2], ids=["whole", "accumulated"])
+def test_two_passes_between_which_weights_move_are_one_step_from_the_first_one_on(n_passes):
+    """SAM, as it is mostly written: its two parts are no `step`, and their base optimizer's is."""
+    model = nn.Linear(2, 1)
+    counting, ended = Counting(model), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(4):
+        for _ in range(n_passes):
+            counting.forward().backward()
+        with torch.no_grad():
+            model.weight.add_(0.1)
+        for _ in range(n_passes):
+            counting.forward().backward()
+        with torch.no_grad():
+            model.weight.sub_(0.1)
+        optimizer.step()
+        ended.append(counting.ended)
+    counting.clock.stop()
+    assert ended == [1, 2, 3, 4]
+
+
+def test_an_optimizer_that_steps_twice_after_a_backward_pass_makes_two_steps():
+    model = nn.Linear(2, 1)
+    counting, repeats = Counting(model), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(3):
         counting.forward().backward()
-        with torch.no_grad():  # as a compiled one does
-            model.weight.sub_(0.1)
+        for _ in range(2):
+            optimizer.step()
+            repeats.append(counting.clock.repeats)
     counting.clock.stop()
-    assert counting.ended == 2
-    del optimizer
+    assert (counting.ended, counting.blind) == (6, 0)
+    assert repeats == [False, True] * 3
+
+
+def test_two_optimizers_that_step_twice_after_a_backward_pass_make_two_steps():
+    model = nn.Linear(2, 1)
+    counting = Counting(model)
+    optimizers = [torch.optim.SGD([p], 0.1) for p in model.parameters()]
+    for _ in range(3):
+        counting.forward().backward()
+        for optimizer in optimizers * 2:
+            optimizer.step()
+    counting.clock.stop()
+    assert (counting.ended, counting.blind) == (6, 0)
 
 
 def test_a_loop_over_time_that_calls_the_root_is_one_step():

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from ..attributes import parametrizations, read
 
 
 # Submodules that quantize a weight: of torch.ao, torchao, AngelSlim, LSQ, and others.
@@ -27,29 +28,29 @@ _RANGES = (("quant_min", "quant_max"), ("thd_neg", "thd_pos"))
 _PER_BYTE = 4
 
 
-def ask(module: nn.Module, attribute: str = "weight") -> Tensor | None:
+def ask(module: nn.Module, name: str = "weight") -> Tensor | None:
     """The quantized weight that a layer tells, shape (out, *); None where it has no way to.
 
     Args:
         module: The layer.
-        attribute: Name of its latent weight.
+        name: Name of its latent weight.
     """
     if torch.compiler.is_compiling():
         return None
-    if parametrize.is_parametrized(module, attribute):
+    if name in parametrizations(module):
         with _same_random_numbers(module):
-            return _tensor(getattr(module, attribute))
-    if attribute != "weight":
+            return _tensor(getattr(module, name))
+    if name != "weight":
         return None
     packed = unpacked(module)
     if packed is not None:
         return packed
-    told = getattr(module, "qweight", None)
+    told = read(module, "qweight")
     if told is not None and (found := _tensor(told)) is not None:
         return found
-    method = next((m for n in _METHODS if callable(m := getattr(module, n, None))), None)
+    method = next((m for n in _METHODS if callable(m := read(module, n))), None)
     quantizer = _quantizer(module)
-    if isinstance(getattr(module, "weight", None), Tensor):
+    if isinstance(read(module, "weight"), Tensor):
         with _same_random_numbers(module):
             if method is not None:
                 twin = copy.deepcopy(module)
@@ -66,16 +67,16 @@ def told_levels(module: nn.Module) -> int | None:
     """
     quantizer = _quantizer(module)
     for names in _RANGES:
-        low, high = (getattr(quantizer, name, None) for name in names)
+        low, high = (read(quantizer, name) for name in names)
         if isinstance(low, int) and isinstance(high, int):
             return high - low + 1
-    dtype = getattr(getattr(quantizer, "config", None), "dtype", None)
+    dtype = read(read(quantizer, "config"), "dtype")
     bits = re.fullmatch(r"(?:.*\.)?u?int(\d+)", str(dtype), re.IGNORECASE)
     return 2 ** int(bits[1]) if bits else None
 
 
 def _quantizer(module: nn.Module) -> Any:
-    return next((q for n in QUANTIZERS if callable(q := getattr(module, n, None))), None)
+    return next((q for n in QUANTIZERS if callable(q := read(module, n))), None)
 
 
 def unpacked(module: nn.Module) -> Tensor | None:

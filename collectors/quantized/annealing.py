@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spikewatch.metrics.latent import LEAST_EXPLAINED
 from spikewatch.observing import Counts, OnHost
 
+from ..attributes import read
 from .reading import WeightInstrument, Weights
 
 
@@ -74,7 +75,7 @@ def _number(module: nn.Module, names: tuple[str, ...]) -> Tensor | float | None:
     """The first of these that the module, or a part of it, holds as a number."""
     for part in (module, *module.children()):
         for name in names:
-            value = getattr(part, name, None)
+            value = read(part, name)
             if isinstance(value, Tensor) and value.numel() == 1:
                 return value.detach().reshape(()).double()
             if isinstance(value, int | float) and not isinstance(value, bool):

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from spikewatch.layers import named_modules, own_type
 from spikewatch.observing import Hints
 
+from ..attributes import parametrizations, read
 from ..reachable import names_in_code
 from ..recognise import find_spiking
 from .adapters import packed_shape
@@ -104,16 +105,15 @@ def _own_kernels(
 ) -> Iterator[Kernel]:
     if isinstance(module, torch.jit.ScriptModule):
         return
-    if parametrize.is_parametrized(module):
-        for attribute, parts in module.parametrizations.items():  # ty: ignore[missing-union-attribute, not-callable]
+    if found := parametrizations(module):
+        for tensor, parts in found.items():
             original = getattr(parts, "original", None)
             if isinstance(original, Tensor) and original.dim() >= 2:
-                yield Kernel(_layer(name, attribute, "weight"), attribute=attribute)
+                yield Kernel(_layer(name, tensor, "weight"), attribute=tensor)
         return
     origin = own_type(module).__module__
-    plain = origin.startswith(_PLAIN) or (
-        origin.startswith("torch.") and not any(hasattr(module, q) for q in _TORCH_QUANTIZERS)
-    )
+    quantizes = any(read(module, name) is not None for name in _TORCH_QUANTIZERS)
+    plain = origin.startswith(_PLAIN) or (origin.startswith("torch.") and not quantizes)
     if plain:
         weight = module._parameters.get("weight")
         fits = isinstance(module, _WEIGHTED) and weight is not None

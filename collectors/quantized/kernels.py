@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from ..attributes import parametrizations, read
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Kernel:
         if self.shape is not None:
             return None
         owner = self.owner(module)
-        if parametrize.is_parametrized(owner, self.attribute):
-            original = getattr(owner.parametrizations[self.attribute], "original", None)  # ty: ignore[not-subscriptable, invalid-argument-type]
+        if (parts := parametrizations(owner).get(self.attribute)) is not None:
+            original = getattr(parts, "original", None)
             if isinstance(original, Tensor):
                 return original
-        weight = getattr(owner, self.attribute, None)
+        weight = read(owner, self.attribute)
         return bare(weight) if isinstance(weight, Tensor) else None
 
     def outputs_first(self, module: nn.Module, weight: Tensor) -> Tensor:

@@ -306,6 +306,9 @@ class WeightObserver:
             self.pair.add_to(counts, self, phase)
         return counts if counts.tables or counts.sites else None
 
+    def forget(self, phase: str) -> None:
+        """Drop nothing: weights are what they are, also in a forward pass that raises."""
+
     def _end(self, counts: Counts, module: nn.Module) -> None:
         owner, source = self._kernel.owner(module), self._kernel.latent(module)
         source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again

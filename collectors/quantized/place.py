@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from spikewatch.layers import named_modules
 
+from ..attributes import parametrizations
 from .adapters import packed_shape
 
 
@@ -81,10 +82,8 @@ def _matrices(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     if isinstance(module, parametrize.ParametrizationList):
         return
     own = {k: p for k, p in module._parameters.items() if p is not None and not is_lazy(p)}
-    if parametrize.is_parametrized(module):
-        lists = module.parametrizations.items()  # ty: ignore[missing-union-attribute, not-callable]
-        parts = {k: getattr(p, "original", None) for k, p in lists}
-        own |= {k: p for k, p in parts.items() if isinstance(p, Tensor)}
+    parts = {k: getattr(p, "original", None) for k, p in parametrizations(module).items()}
+    own |= {k: p for k, p in parts.items() if isinstance(p, Tensor)}
     buffers = dict(module._buffers.items())  # those of a ScriptModule are no dictionary
     weight = own.get("weight", buffers.get("weight"))
     if weight is not None and weight.dim() >= 2:

@@ -23,6 +23,7 @@ class Listener:
         self.n_forwards = self.step = 0
         self.track_weights = 65_536
         self.loss_scale: torch.Tensor | float | None = None
+        self.misses_turns = False
         self.forced_phase: str | None = None
         self.samples = Samples()
         self.optimized: list[Tensor] = []

@@ -3,6 +3,7 @@
 import snntorch as snn
 import torch
 from torch import nn
+from torch.jit import _recursive
 
 import spikewatch
 
@@ -49,3 +50,36 @@ def test_a_model_with_parts_that_are_script_modules_is_watched(tmp_path):
         faults = store.sql("FROM events WHERE kind = 'fault'")
     assert rows == [("2", 4)] * 3
     assert faults.is_empty()
+
+
+class Step(nn.Module):
+    """A neuron that TorchScript can compile."""
+
+    def forward(self, x):
+        return (x > 0).to(x.dtype)
+
+
+def doubled(self, input: tuple[torch.Tensor], output: torch.Tensor):
+    return 2 * output
+
+
+def test_a_watched_model_is_scripted_as_without_us_and_trains_on(tmp_path):
+    net, x = nn.Sequential(nn.Linear(8, 6), Step(), nn.Linear(6, 2)), torch.rand(4, 8)
+    net[0].register_forward_hook(doubled)  # the user's own is compiled
+    expected = torch.jit.script(net)(x)
+    asked = dict(vars(_recursive))
+    watch = spikewatch.attach(net, dir=tmp_path, every=1, quiet=True, layers=["1"])
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    scripted = torch.jit.script(net)
+    assert torch.equal(scripted(x), expected)
+    for _ in range(3):
+        net(x).sum().backward()
+        optimizer.step()
+    scripted = torch.jit.script(net)
+    assert torch.equal(scripted(x), net(x))
+    watch.close()
+    assert dict(vars(_recursive)) == asked
+    with spikewatch.open_store(tmp_path) as store:
+        rows = store.sql("SELECT step, n_obs FROM spikes ORDER BY step").rows()
+        assert store.sql("FROM events WHERE kind = 'fault'").is_empty()
+    assert rows[:3] == [(step, 4) for step in range(3)]

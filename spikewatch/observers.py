@@ -1,0 +1,73 @@
+"""All observers of one model: those that collectors found, and those of tapped tensors."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .layers import Layer
+from .observing import Counts, Observer, load_tap
+from .session import LiveSession
+from .unheard import unheard
+
+
+class Observers:
+    """What listens in a model, as one.
+
+    Attributes:
+        found: Those that collectors found.
+    """
+
+    def __init__(self, found: Sequence[Observer], session: LiveSession) -> None:
+        self.found = list(found)
+        self._taps: dict[str, Any] = {}
+        self._session = session
+
+    def __iter__(self) -> Iterator[Observer]:
+        """Those that were found, then those of taps."""
+        return iter([*self.found, *self._taps.values()])
+
+    @property
+    def layers(self) -> list[Layer]:
+        """What they watch, in the model's order; layers found within another one after it."""
+        watched = [x for x in self if x.layer.kind != "synapse"]
+        return [y for x in watched for y in (x.layer, *getattr(x, "inner_layers", ()))]
+
+    @property
+    def are_of_spikes(self) -> bool:
+        """Whether a layer is among those found that makes spikes."""
+        return any(x.layer.kind in ("spiking", "tap") for x in self.found)
+
+    def place(self) -> None:
+        """Store the layers that were found, each at its place in the model."""
+        for observer in self.found:
+            self._session.place(observer.layer)
+            if observer.layer.kind not in ("candidate", "synapse"):
+                self._session.confirm(observer.layer)
+
+    def tap(self, name: str, tensor: Tensor) -> None:
+        """Watch a tensor that the user taps; see `spikewatch.tap`."""
+        tapped = self._taps.get(name)
+        if tapped is None:
+            tapped = self._taps[name] = load_tap()(name)
+            tapped.start(self._session)
+            self._session.confirm(tapped.layer)
+        with unheard():  # as in a hook
+            tapped.observe_tensor(tensor)
+
+    def flush(self, phase: str) -> list[tuple[str, Counts]]:
+        """What each has counted of a phase since its last flush, by the name of its layer."""
+        counts: list[tuple[str, Counts]] = []
+        for observer in self:
+            counted = observer.flush(phase)
+            if counted is not None:
+                name = observer.layer.name
+                counts.append((name, counted))
+                counts += [(name + suffix, site) for suffix, site in counted.sites.items()]
+        return counts
+
+    def forget(self, phase: str) -> None:
+        """Drop what each has counted of a phase since its last flush."""
+        for observer in self:
+            forget = getattr(observer, "forget", observer.flush)
+            forget(phase)
