@@ -1,110 +1,19 @@
 """Where time is in the output of a neuron that nobody described, from the autograd graph."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikewatch.layers import own_type
-
-from .inner_loops import loops, returned_axis, steps_held
-from .surrogate import output_shape, surrogate_nodes
+from .inner_loops import returned_axis
+from .surrogate import output_shape
 
 
 _MOST_HOPS = 8
-_LEAST_RANK = 3  # of a sequence of batches of neurons
 _KEEPS_SHAPE = ("Mul", "Div", "Neg", "Add", "Sub", "Rsub", "Clone", "ToCopy", "NativeDropout")
 _FLATTENS = ("View", "UnsafeView", "ReshapeAlias")
-
-
-class Inferred:
-    """The axes of one layer's output: named by hand, or found out as soon as a graph tells."""
-
-    def __init__(
-        self,
-        axes: str,
-        tell: Callable[[str], None],
-        module: Callable[[], nn.Module | None],
-        widths: Collection[int],
-    ) -> None:
-        """Take axes that were named by hand, or "", and what else may tell them.
-
-        Who is told what is not certain; the layer, if it is a module; and how many outputs the
-        model's layers with weights have, which are channels or neurons.
-        """
-        self._axes = axes
-        self._folded: Folded | None = None
-        self._looked = False  # at a neuron of which a library tells the axes
-        self._tell = tell
-        self._module = module
-        self._widths = widths
-
-    def layout(self, spikes: Tensor) -> tuple[str, Callable[[Tensor], Tensor] | None]:
-        """Axes of an output, and what unfolds time and batch where they share one."""
-        if not self._axes and spikes.requires_grad:
-            self._look(spikes)
-        folded = self._folded
-        if folded is None:
-            return self._axes or "B*", None
-        return (folded.axes, folded.unfold) if folded.fits(spikes) else ("B*", None)
-
-    def layout_beside(
-        self, axes: str, spikes: Tensor
-    ) -> tuple[str, Callable[[Tensor], Tensor] | None]:
-        """The same of a class that a user derived from one whose axes the library knows.
-
-        Its forward may loop over time where the library would not, or fold time into the batch.
-        """
-        if not self._looked and spikes.requires_grad:
-            self._look_beside(axes, spikes)
-        folded = self._folded
-        if folded is not None and folded.fits(spikes):
-            return folded.axes, folded.unfold
-        return (self._axes or axes if axes == "B*" else axes), None
-
-    def _look_beside(self, axes: str, spikes: Tensor) -> None:
-        nodes = surrogate_nodes(spikes)
-        folded = find_folded(spikes, nodes)
-        if folded is not None and folded.n_steps == len(spikes):
-            return  # a batch of one, or slices of a sequence that were put together again
-        self._looked, self._folded = True, folded
-        if folded is None and nodes and axes == "B*":
-            self._axes = infer_axes(spikes, nodes, self._tell)
-
-    def _look(self, spikes: Tensor) -> None:
-        nodes = surrogate_nodes(spikes)
-        self._folded = find_folded(spikes, nodes)
-        if self._folded is not None:
-            self._axes = self._folded.axes
-            return
-        axes = infer_axes(spikes, nodes, self._tell)
-        if axes == "B*" and nodes:
-            axes = self._look_inside(spikes, nodes)
-        self._axes = axes if nodes or axes != "B*" else ""
-
-    def _look_inside(self, spikes: Tensor, nodes: Sequence[Any]) -> str:
-        """Axes of what a function made that may itself have looped over time."""
-        shape = spikes.shape
-        function = nodes[0]._forward_cls
-        module = self._module()
-        cls = None if module is None else own_type(module)
-        if len(shape) < _LEAST_RANK or not loops(function, cls):
-            return "B*"
-        time = _time_inside(spikes, nodes)
-        if time is None:
-            steps = set[int]() if module is None else steps_held(module) - {*self._widths}
-            fits = [axis for axis, n in enumerate(shape) if n in steps]
-            time = fits[0] if len(fits) == 1 else None
-        if time is not None:
-            return _written(time, len(shape))
-        self._tell(
-            f"{function.__name__} loops, perhaps over time: which axis of {list(shape)} would be "
-            "that of time cannot be told. It is read as one time step of a batch, 'B*'; if it is "
-            "more, name its axes: attach(layers={name: 'TB*'})"
-        )
-        return "B*"
 
 
 @dataclass(frozen=True)
@@ -178,7 +87,7 @@ def infer_axes(
     shape = list(spikes.shape)
     time = _stacked_at(spikes.grad_fn, shape, hops=_MOST_HOPS if nodes else 1)
     if time is not None and _are_steps(nodes, shape, time):
-        return _written(time, len(shape))
+        return write_axes(time, len(shape))
     step = list(output_shape(nodes[0])) if nodes else shape
     if len(nodes) < 2 or len(step) != len(shape) - 1:
         return "B*"
@@ -190,7 +99,7 @@ def infer_axes(
     if not fits:
         return "B*"
     first = min(fits, key=lambda time: (time > 1, time != len(shape) - 1, time))
-    axes = _written(first, len(shape))
+    axes = write_axes(first, len(shape))
     if len(fits) > 1 and tell is not None:
         tell(
             f"which axis of {shape} is that of time cannot be told from the graph: it is read as "
@@ -199,7 +108,8 @@ def infer_axes(
     return axes
 
 
-def _written(time: int, rank: int) -> str:
+def write_axes(time: int, rank: int) -> str:
+    """Axes of which that number is time: of further ones the first is the batch."""
     return {0: "TB*", 1: "BT*", rank - 1: "B*T"}.get(time, f"B{'?' * (time - 1)}T*")
 
 
@@ -229,7 +139,7 @@ def _stacked_at(node: Any, shape: Sequence[int], *, hops: int) -> int | None:
     return None
 
 
-def _time_inside(spikes: Tensor, nodes: Sequence[Any]) -> int | None:
+def time_inside(spikes: Tensor, nodes: Sequence[Any]) -> int | None:
     """The dimension along which the function that made the spikes has put time steps together."""
     rank = spikes.dim()
     for node, dims in _with_dims(spikes.grad_fn, rank, hops=_MOST_HOPS):

@@ -18,6 +18,8 @@ from ..calls import Subject
 from ..candidates import Made
 from ..hooks import Hook, in_recomputation, why_unreadable
 from ..library import Library
+from ..reachable import functions_of, reaches_tap
+from ..recognise import Found
 from .inside import Inside, Pass
 from .listening import FunctionCall, listen, unlisten
 from .places import caller, place_of
@@ -81,6 +83,16 @@ class Ear:
         if any(ear is self for ear, _ in stack):
             while stack.pop()[0] is not self:
                 pass  # what an exception left behind
+
+
+def ear_of(found: Found, running: "Running", subject: Callable[[Library], Subject]) -> Ear | None:
+    """What hears the functions that a module calls; where it taps them it is told already."""
+    functions = functions_of(found.module)
+    if found.surrogate is not None:
+        functions |= functions_of(found.surrogate)
+    if not functions or reaches_tap(found.module):
+        return None
+    return Ear(found.name, found.module, functions, running, subject)
 
 
 class Running:

@@ -1,0 +1,68 @@
+"""Whether a sample begins with a call of a module, as its library or its state says beforehand."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from torch import nn
+
+from spikewatch.observing import Session
+
+from .functional.places import caller_of_module, place_of
+from .left_behind import LeftBehind
+from .libraries import user
+from .library import Library, unknown_start
+from .standing import Standing
+
+
+_NO_KEYWORDS: Mapping[str, Any] = {}
+
+
+class Beginnings:
+    """Asks before each call of one layer, and keeps the answer until the call is read."""
+
+    def __init__(self, library: Library, standing: Standing) -> None:
+        """Take the layer's library, and what it is known as."""
+        self.asks = library.starts_sample is not unknown_start
+        """Whether there is anything to ask."""
+        self._library = library
+        self._standing = standing
+        self._left = LeftBehind() if library is user.LIBRARY else None
+        self._starts: bool | None = None
+
+    def before_forward(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NO_KEYWORDS
+    ) -> None:
+        """The hook: the layer is about to be called."""
+        # Of a model that is a neuron itself, the root's hook may take this one off just now. Then
+        # torch calls it nevertheless, and without the keyword arguments.
+        session = self._standing.session
+        if session is None or not session.active:
+            return
+        name = self._standing.layer.name
+        try:
+            starts = self._library.starts_sample(module, args, kwargs)
+            if self._left is not None:
+                starts = self._left.starts(session, name, (module, args, kwargs), starts)
+            self._starts = session.begins_sample(name, starts)
+        except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
+            session.fault(name, error)
+
+    def forget(self) -> None:
+        """The call is over, and is read without the answer."""
+        self._starts = None
+
+    def answer(
+        self, session: Session, module: nn.Module | None, output: Any
+    ) -> tuple[bool | None, Hashable]:
+        """The call is over: whether a sample began with it, and the place where it was made.
+
+        A place is told of a module that is a function rather than a neuron: it keeps no state.
+        """
+        starts, self._starts = self._starts, None
+        if self._left is None or module is None or not session.detailed:
+            return starts, None
+        self._left.leave(session, module, output)
+        if starts is not None or user.states_after(module, output):
+            return starts, None
+        chain, owner = place_of(caller_of_module(), None)
+        return starts, None if owner is None else (chain, id(owner))
