@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .hooks import saved_tensors_are_hooked
 from .surrogate import MOVES
 
 
@@ -16,8 +17,8 @@ _MOST_NODES = 256
 def is_straight_through(x: Tensor, inputs: Sequence[Tensor]) -> bool:
     """Whether values are a sum with a part that has no gradient: `hard + soft - soft.detach()`.
 
-    What a gate makes of its input is a product, or an operation of its own. What is multiplied with
-    a number or a mask may be a gate's as well, and is not taken.
+    What a gate makes of its input is a product with a mask, or an operation of its own. A product
+    with a number is none: it leaves no zeros where there were others.
 
     Args:
         x: What a layer returned.
@@ -34,6 +35,18 @@ def is_straight_through(x: Tensor, inputs: Sequence[Tensor]) -> bool:
         whole = None not in parents
         if name in _SUMS and not whole:
             return True
-        if name in _SUMS or (name in _SCALINGS and whole) or any(move in name for move in MOVES):
+        scales = name in _SCALINGS and (whole or _is_by_number(node))
+        if name in _SUMS or scales or any(move in name for move in MOVES):
             open_ends += parents
     return False
+
+
+def _is_by_number(node: Any) -> bool:
+    """Whether the factor of a product that has no gradient is a single number."""
+    if saved_tensors_are_hooked():
+        return False  # to look at what was saved might compute, or copy, it anew
+    try:
+        factor = getattr(node, "_saved_other", None)
+    except RuntimeError:  # changed in place since, as a number is not
+        return False
+    return isinstance(factor, Tensor) and factor.numel() == 1

@@ -16,11 +16,14 @@ ESTIMATORS = {
     "subtracted": lambda x: x - (x - hard(x)).detach(),
     "soft": lambda x: (hard(x) - x.sigmoid()).detach() + x.sigmoid(),
     "stacked": lambda x: torch.stack([hard(x) + x - x.detach(), hard(2 * x) + x - x.detach()]),
+    "times a number": lambda x: ((hard(x) - x.sigmoid()).detach() + x.sigmoid()) * 0.5 / 2,
     "with an amplitude": lambda x: torch.ones(6, requires_grad=True) * (hard(x) + x - x.detach()),
 }
 OTHERS = {
     "gate": lambda x: x * hard(x),
     "gate of a sum": lambda x: (x - 1) * hard(x),
+    "gate times a number": lambda x: 0.5 * x * hard(x),
+    "gate of channels": lambda x: (x - 1) * torch.zeros(6),
     "choice": lambda x: torch.where(x > 1, x, 0.0),
     "relu": lambda x: functional.relu(x - 1),
     "soft shrink": lambda x: x - x.clamp(-1, 1),

@@ -22,10 +22,21 @@ class Neuron(nn.Module):
 
 
 class Scaled(Neuron):
-    """Of its graph a product with a number is seen first, as of a gate."""
+    """Has an amplitude, which is a number or learns."""
+
+    def __init__(self, threshold, amplitude=0.5):
+        super().__init__(threshold)
+        self.amplitude = amplitude
 
     def forward(self, x):
-        return super().forward(x) * 0.5
+        return super().forward(x) * self.amplitude
+
+
+class Masked(Neuron):
+    """Of its graph a product with a mask is seen first, as of a gate."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.ones(x.shape)
 
 
 class Gate(nn.Module):
@@ -58,6 +69,15 @@ def test_a_neuron_that_never_fires_is_a_layer_all_the_same(listen):
     assert (row["n_spikes"], row["n_obs"]) == (0, 8)
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_an_amplitude_does_not_hide_that_a_neuron_never_fires(listen, learns):
+    amplitude = nn.Parameter(torch.tensor(0.5)) if learns else 0.5
+    heard = listen(model := net(Scaled(50, amplitude)))
+    run(model)
+    assert heard.flush("1", "spikes")["n_spikes"] == 0
+    assert heard.spiking == ["1"]
+
+
 def test_the_time_steps_before_the_first_spike_are_in_the_first_row(listen):
     heard = listen(model := net(Neuron(8)))
     run(model, n_calls=5)
@@ -84,13 +104,13 @@ def test_a_silent_layer_behind_silent_ones_is_not_taken_for_one_called_with_spik
 
 
 def test_a_silent_layer_is_known_by_another_one_of_its_class_that_fires(listen):
-    heard = listen(model := net(Scaled(0), nn.Linear(16, 16), Scaled(500)))
+    heard = listen(model := net(Masked(0), nn.Linear(16, 16), Masked(500)))
     run(model, n_samples=32)
     assert heard.spiking == ["1", "3"]
     assert heard.flush("3", "spikes")["n_spikes"] == 0
 
 
-@pytest.mark.parametrize("make", [Scaled, Gate])
+@pytest.mark.parametrize("make", [Masked, Gate])
 def test_of_a_silent_layer_that_may_be_none_it_is_told_what_settles_it(listen, make):
     heard = listen(model := net(make(500)))
     for n_steps in range(1, 18):
@@ -104,7 +124,7 @@ def test_of_a_silent_layer_that_may_be_none_it_is_told_what_settles_it(listen, m
 
 
 def test_a_step_in_which_a_layer_shows_itself_late_has_no_row_of_a_part_of_it(listen):
-    heard = listen(model := net(Scaled(4)))
+    heard = listen(model := net(Masked(4)))
     run(model, n_calls=5, n_samples=64)
     assert heard.spiking == ["1"]
     assert heard.flush("1", "spikes") is None
