@@ -56,7 +56,7 @@ def find_folded(spikes: Tensor, nodes: Sequence[Any]) -> Folded | None:
     if flat is not None and flat.name().startswith(_FLATTENS):
         before = _behind(flat.next_functions[0][0])
         if before is not None:
-            stacked = _stacked_at(before, _shape_of(before), hops=_MOST_HOPS)
+            stacked = _stacked_at(before, shape_of(before), hops=_MOST_HOPS)
     return Folded("BT*" if stacked == 1 else "TB*", n_steps)
 
 
@@ -153,14 +153,14 @@ def _with_dims(node: Any, rank: int, *, hops: int) -> Iterator[tuple[Any, list[i
     """The nodes behind one, each with the dimensions of its output, by those of the first one's."""
     dims: list[int] | None = list(range(rank))
     for _ in range(hops):
-        if node is None or dims is None or len(_shape_of(node)) != rank:
+        if node is None or dims is None or len(shape_of(node)) != rank:
             break
         yield node, dims
-        dims = _dims_behind(node, dims, rank)
+        dims = dims_behind(node, dims, rank)
         node = next((parent for parent, _ in node.next_functions if parent is not None), None)
 
 
-def _dims_behind(node: Any, dims: list[int], rank: int) -> list[int] | None:
+def dims_behind(node: Any, dims: list[int], rank: int) -> list[int] | None:
     """Dimensions of what a node was given, by those of what it made; None if they are others."""
     name = node.name()
     if name.startswith("Transpose"):
@@ -172,7 +172,8 @@ def _dims_behind(node: Any, dims: list[int], rank: int) -> list[int] | None:
     return dims if name.startswith(_KEEPS_SHAPE) else None
 
 
-def _shape_of(node: Any) -> tuple[int, ...]:
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Shape of what a node has made; () where that is not known."""
     known = getattr(node, "_input_metadata", None)
     return tuple(known[0].shape) if known else ()
 

@@ -10,6 +10,7 @@ from spikewatch.layers import own_type
 
 from .inferred_axes import Folded, find_folded, infer_axes, time_inside, write_axes
 from .inner_loops import loops, steps_held
+from .mixed_steps import Flattened, find_mixed
 from .recognise import Found
 from .surrogate import surrogate_nodes
 
@@ -38,7 +39,7 @@ class Layout:
         self._library = found.library
         self._is_derived = not found.sure  # by a user, from a library's class
         self._axes = found.axes
-        self._folded: Folded | None = None
+        self._folded: Folded | Flattened | None = None
         self._looked = False  # at a neuron of which a library tells the axes
         self._tell = tell
         self._module = module
@@ -91,7 +92,10 @@ class Layout:
             return
         axes = infer_axes(spikes, nodes, self._tell)
         if axes == "B*" and nodes:
-            axes = self._look_inside(spikes, nodes)
+            mixed = find_mixed(spikes, self._tell)
+            if isinstance(mixed, Flattened):
+                self._folded, mixed = mixed, mixed.axes
+            axes = mixed or self._look_inside(spikes, nodes)
         self._axes = axes if nodes or axes != "B*" else ""
 
     def _look_inside(self, spikes: Tensor, nodes: Sequence[Any]) -> str:
