@@ -254,6 +254,10 @@ class Parts:
         if call.time is not None and not call.again:
             self._length = call.time + call.n_steps
 
+    def begin(self, call: Call) -> None:
+        """A call was no part of the sample before: it is one at a further place of the model."""
+        call.starts_sample, call.time, self._length = True, 0, call.n_steps
+
     def end_step(self) -> None:
         """What comes next is a whole."""
         self._length = 0

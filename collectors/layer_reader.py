@@ -87,6 +87,8 @@ class LayerReader:
             call.nodes = call.find_nodes()
         if call.detailed and not again and call.axes.time is not None:
             call.fed_by_itself = self._succession.add(call, forward=session.n_forwards)
+            if call.fed_by_itself:
+                self._parts[phase].begin(call)
         sites = self._sites.get(phase)
         if sites is None:
             sites = self._sites[phase] = Sites(self._subject, self._confirm_site)

@@ -17,9 +17,9 @@ from .spike_counts import SpikeCounts
 # A module that more sites share is a function rather than a layer.
 MAX_SITES = 4
 _IN_TURN = (
-    "called with a fresh state several times in a row, as where several sites of the model share "
-    "it, each with a state of its own. They are counted together, and the time to first spike is "
-    "not known. To tell them apart, give each site a module of its own"
+    "called several times in a row with a fresh state, or with its own spikes, as where several "
+    "sites of the model share it. They are counted together, and the time to first spike is not "
+    "known. To tell them apart, give each site a module of its own"
 )
 
 _AT_PLACES = (

@@ -10,12 +10,12 @@ N_STEPS, BATCH = 4, 5
 
 
 class Net(nn.Module):
-    """A neuron that is reset before its second call: behind the first one, or a twin of it."""
+    """A neuron that is reset before its second call, maybe: behind the first one, or a twin."""
 
-    def __init__(self, *, chained, n_second=8):
+    def __init__(self, *, chained, n_second=8, resets=True):
         super().__init__()
         torch.manual_seed(0)
-        self.chained = chained
+        self.chained, self.resets = chained, resets
         self.a, self.b = nn.Linear(6, 8), nn.Linear(8 if chained else 6, n_second)
         self.act = neuron.LIFNode(step_mode="m", surrogate_function=surrogate.ATan())
         self.norm = layer.BatchNorm2d(8, step_mode="m")
@@ -23,7 +23,8 @@ class Net(nn.Module):
 
     def forward(self, x):
         first = self.act(4 * self.a(x))
-        self.act.reset()
+        if self.resets:
+            self.act.reset()
         if self.chained:
             first = self.norm(first[..., None, None]).flatten(2)
         second = self.act(4 * self.b(first if self.chained else x.flip(0)))
@@ -46,6 +47,16 @@ def test_samples_are_not_counted_at_each_layer_that_shares_a_neuron(listen, chai
     for grad in (True, False):
         counts, is_timed = run(net, heard, grad=grad)
         assert heard.plain(counts.tables["spikes"])["n_obs"] == 2 * N_STEPS * BATCH
+        assert is_timed != chained
+    assert any("several sites" in text for _, text in heard.notes) == chained
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_layers_that_share_a_state_are_no_parts_of_one_sample(listen, chained):
+    net = Net(chained=chained, resets=False)
+    heard = listen(net)
+    for grad in (True, False):
+        _, is_timed = run(net, heard, grad=grad)
         assert is_timed != chained
     assert any("several sites" in text for _, text in heard.notes) == chained
 
