@@ -42,6 +42,7 @@ class Call:
             reader has found out.
         fed_by_itself: Whether a sequence comes from an earlier one of the layer, in the same pass.
         place: Where in the code a layer was called that keeps no state; None where not asked for.
+        elsewhere: Whether that is the place of another neuron than that of the call before.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
         detailed: Whether the step is one that has the dear readings (σ′, membrane, first spikes).
@@ -67,6 +68,7 @@ class Call:
     starts_sample: bool | None = None
     fed_by_itself: bool = False
     place: Hashable = None
+    elsewhere: bool = False
     again: bool = False
     detailed: bool = False
     probed: bool = False

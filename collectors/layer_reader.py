@@ -8,6 +8,7 @@ from torch import Size, Tensor
 from spikewatch.observing import Counts, Session
 
 from .axes import Axes
+from .branches import Branches
 from .calls import Call, Parts, Subject, TimeSteps, Turn
 from .continuity import Continuity
 from .hooks import in_recomputation
@@ -46,6 +47,7 @@ class LayerReader:
         self._clocks: dict[tuple[str, bool], TimeSteps] = {}  # by phase, and whether recomputed
         self._parts: dict[str, Parts] = {}  # by phase
         self._succession = Succession()
+        self._branches = Branches()
         self._turn = Turn()
         self._continuity = Continuity()
         self._plain: _Plain | None = None  # the latest call, if it was one
@@ -82,6 +84,8 @@ class LayerReader:
                 call.pick = self._turn.pick
         elif call.detailed:
             self._number(session, call, phase)
+            if call.place is not None and not again:
+                call.elsewhere = self._branches.add(call)
         has_slope = call.has_graph and not self._subject.library.spike_times
         if (call.probed or call.spread) and has_slope:
             call.nodes = call.find_nodes()
@@ -116,6 +120,7 @@ class LayerReader:
         if (parts := self._parts.get(phase)) is not None:
             parts.end_step()
         self._succession.end_step()
+        self._branches.end_step()
         if counts is not None and session is not None and session.detailed:
             clock = self._clocks.get((phase, False))
             self._turn.end(1 if clock is None else clock.end_step())

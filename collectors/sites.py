@@ -4,7 +4,7 @@ A module may be called at several sites of a model, and its neurons may change w
 the input. Neurons of different shapes are never mixed.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 from spikewatch.observing import Counts
 
@@ -38,12 +38,11 @@ class Alternation:
 
     Attributes:
         in_turn: Whether that was seen in this step.
-        at_places: Whether the calls came from several places in the code.
+        at_places: Whether the calls came from several places in the code, of several neurons.
     """
 
     def __init__(self) -> None:
         self.at_places = False
-        self._places: set[Hashable] = set()
         self.in_turn = False
         self._length = 0  # of the sample that runs; 0: its beginning was not seen
         self._after_single = False
@@ -52,9 +51,7 @@ class Alternation:
         """Follow one call."""
         if call.again or call.time is None:
             return
-        if call.place is not None:
-            self._places.add(call.place)
-            self.at_places = len(self._places) > 1
+        self.at_places |= call.elsewhere
         if call.axes.time is not None:
             self.in_turn |= call.fed_by_itself
             return

@@ -56,6 +56,50 @@ def test_a_loop_over_time_calls_its_surrogate_at_one_place(listen):
         assert timing["sum_ttfs_length_steps"] == N_STEPS * timing["n_ttfs_pairs"]
 
 
+@pytest.mark.parametrize("n_steps", [1, N_STEPS])
+def test_two_thresholds_of_one_potential_are_no_branches(listen, n_steps):
+    class Ternary(Loop):
+        def forward(self, x):
+            u, spikes = torch.zeros(BATCH, 8), []
+            for frame in x[:n_steps]:
+                u = 0.9 * u + 4 * self.fc(frame)
+                positive = self.spike(u - 1.0)
+                spikes.append(positive - self.spike(-u - 1.0))
+                u = u - spikes[-1].detach()
+            return torch.stack(spikes)
+
+    assert [*timings(listen, Ternary(surrogate.ATan()))] == [None, None]
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_branches_of_a_loop_over_time_are_one_neuron(listen, cuts):
+    class Branches(Loop):
+        def forward(self, x):
+            u, spikes = None, []
+            for frame in x:
+                if u is None:
+                    u = self.fc(frame)
+                    s = self.fire(u)
+                else:
+                    u = 0.9 * u + 4 * self.fc(frame)
+                    s = self.spike(u - 1.0)
+                u = u - (s.detach() if cuts else s)
+                spikes.append(s)
+            return torch.stack(spikes)
+
+    for timing in timings(listen, Branches(surrogate.ATan())):
+        assert timing["sum_ttfs_length_steps"] == N_STEPS * timing["n_ttfs_pairs"]
+
+
+def test_nor_is_it_before_training_where_branches_may_be_layers(listen):
+    net = nn.Sequential(Loop(spike := surrogate.ATan()), Loop(spike))
+    heard = listen(net)
+    heard.n_forwards = 1
+    with torch.no_grad():
+        net(3 * torch.rand(N_STEPS, BATCH, 8))
+    assert "timing" not in heard.tables(*heard.spiking, "eval")
+
+
 def test_the_time_to_the_first_spike_is_not_told_of_gates_that_share_a_surrogate(listen):
     assert [*timings(listen, Gates(surrogate.ATan()))] == [None, None]
 
