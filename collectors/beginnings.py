@@ -26,7 +26,10 @@ class Beginnings:
         """Whether there is anything to ask."""
         self._library = library
         self._standing = standing
-        self._left = LeftBehind() if library is user.LIBRARY else None
+        self._is_users = library is user.LIBRARY
+        self._left = (
+            None if library.states is None else LeftBehind(library.states, is_users=self._is_users)
+        )
         self._starts: bool | None = None
 
     def before_forward(
@@ -62,7 +65,7 @@ class Beginnings:
         if self._left is None or module is None or not session.detailed:
             return starts, None
         self._left.leave(session, module, output)
-        if starts is not None or user.states_after(module, output):
+        if starts is not None or not self._is_users or user.states_after(module, output):
             return starts, None
         chain, owner = place_of(caller_of_module(), None)
         return starts, None if owner is None else (chain, id(owner))

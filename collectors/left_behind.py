@@ -1,4 +1,4 @@
-"""Whether a neuron of a user's goes on with the state that its latest call left behind.
+"""Whether a neuron goes on with the state that its latest call left behind.
 
 A sample may begin at any potential, at random ones too. There a state without a graph has replaced
 the one that was left; truncated backpropagation through time, and all that runs without gradients,
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from spikewatch.observing import Session
 
 from .hooks import in_recomputation
-from .libraries import user
-from .library import Start
+from .library import Start, States
 
 
 _N_LOOKED_AT = 64
@@ -29,7 +28,10 @@ _UNKNOWN = (
 class LeftBehind:
     """Remembers some numbers of the state that a layer was left with, in steps with such looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, states: States, *, is_users: bool) -> None:
+        """Take where the states are; a library's neuron is looked at once that is needed."""
+        self._states = states
+        self._is_needed = is_users
         self._looks: list[Tensor] = []
         self._left_at: tuple[int, int] | None = None  # step, and forward pass
         self._step: int | None = None  # in which the layer was asked about
@@ -37,9 +39,9 @@ class LeftBehind:
 
     def leave(self, session: Session, module: nn.Module, output: Any) -> None:
         """A call is over."""
-        if in_recomputation():
+        if not self._is_needed or in_recomputation():
             return  # of one that is long over
-        self._looks = [_look(s) for s in user.states_after(module, output) if _is_seen(s)]
+        self._looks = [_look(s) for s in self._states.after(module, output) if _is_seen(s)]
         self._left_at = session.step, session.n_forwards
 
     def starts(
@@ -53,9 +55,13 @@ class LeftBehind:
         is_first, self._step = session.step != self._step, session.step
         if told is not False:
             return told
-        state = next(iter(user.states_before(*call)), None)
+        state = next(iter(self._states.before(*call)), None)
+        if not self._is_needed:
+            cut = isinstance(state, Tensor) and state.grad_fn is None
+            self._is_needed = cut and torch.is_grad_enabled()
+            return told
         if not isinstance(state, Tensor) or state.grad_fn is not None or not _is_seen(state):
-            return is_first and user.replaces_state(*call) is not False
+            return is_first and self._states.replaces(*call) is not False
         if self._left_at is None:
             return None  # the first call of all
         goes_on = self._has(state) if self._is_latest(session) else None

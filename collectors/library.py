@@ -62,6 +62,27 @@ class Membrane:
     pre_reset: bool
 
 
+def _never_replaces(module: nn.Module, args: Any, kwargs: Any) -> bool | None:  # noqa: ARG001
+    return False
+
+
+@dataclass(frozen=True)
+class States:
+    """Where the states of a neuron are that is called for each time step.
+
+    Attributes:
+        before: Those that a call begins with, the membrane potential first.
+        after: Those that it leaves behind.
+        replaces: Whether a call can but replace its state, whose graph is freed; None: unknown.
+    """
+
+    before: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], list[Any]]
+    after: Callable[[nn.Module, Any], list[Any]]
+    replaces: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], bool | None] = (
+        _never_replaces
+    )
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """The spikes in what a neuron returns: the tensor itself, or a tuple's first element."""
     if isinstance(output, tuple | list) and output:
@@ -129,6 +150,7 @@ class Library:
         starts_sample: Called before a forward: whether this call is the first time step of a new
             sample, or a sequence that begins with one; None where the layer does not tell; `"at
             rest"` where its state is, and that is all that shows.
+        states: Where the states are, of neurons of which samples may begin at any potential.
         dynamics: Threshold, decay, reset, surrogate and trainable parameters now.
         membrane: The membrane potential after a call. It is asked only where the autograd graph
             does not show the potential before the reset.
@@ -153,6 +175,7 @@ class Library:
     axes: Callable[[nn.Module, Tensor], str] = step_axes
     unfold: Callable[[nn.Module, Tensor], Tensor] | None = None
     starts_sample: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], Start] = unknown_start
+    states: States | None = None
     dynamics: Callable[[nn.Module], Dynamics] = no_dynamics
     membrane: Callable[[nn.Module, Any], Membrane | None] = no_membrane
     saved: Saved | Callable[[str], Saved] = "u-theta"

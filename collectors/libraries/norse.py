@@ -24,6 +24,7 @@ from ..library import (
     Membrane,
     Number,
     Start,
+    States,
     first_tensor,
     qualified_names,
     saved_in,
@@ -73,6 +74,21 @@ def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
     held = _with("v", state)
     drive = argument(module, args, kwargs, "input_tensor")
     return is_fresh(held.v, drive=drive) if held is not None else False
+
+
+def _states_before(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Any]:
+    return _potential(argument(module, args, kwargs, "state"))
+
+
+def _states_after(module: nn.Module, output: Any) -> list[Any]:  # noqa: ARG001
+    return _potential(output[1] if isinstance(output, tuple) else None)
+
+
+def _potential(state: Any) -> list[Any]:
+    held = _with("v", state)
+    return [] if held is None else [held.v]
 
 
 def _dynamics(module: nn.Module) -> Dynamics:
@@ -129,6 +145,7 @@ LIBRARY = Library(
     is_spiking=_is_spiking,
     axes=_axes,
     starts_sample=_starts_sample,
+    states=States(_states_before, _states_after),
     dynamics=_dynamics,
     membrane=_membrane,
     saved=saved_in("norse.torch.functional.", what="u-theta"),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..library import Dynamics, Library, Membrane, Number, Saved, Start, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Saved, Start, States, first_tensor
 from .reading import argument, is_fresh, learnable, plain, short_names, surrogate_name
 
 
@@ -46,15 +46,25 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
 
 def starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     """A call whose state is fresh, or does not fit the input, which makes snnTorch begin anew."""
-    passed = argument(module, args, kwargs, "mem")
-    mem = passed if passed is not None else getattr(module, "mem", None)
-    if isinstance(mem, tuple):  # DeltaLeaky: with the one before
-        mem = mem[0]
+    (mem,) = _states_before(module, args, kwargs)
     drive = argument(module, args, kwargs, "input_")
     keeps_shape = not {"SLSTM", "SConv2dLSTM"} & short_names(module)
     if keeps_shape and isinstance(mem, Tensor) and isinstance(drive, Tensor):
         return True if mem.shape != drive.shape else is_fresh(mem, drive=drive)
     return is_fresh(mem, drive=drive)
+
+
+def _states_before(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Any]:
+    passed = argument(module, args, kwargs, "mem")
+    mem = passed if passed is not None else getattr(module, "mem", None)
+    return [mem[0] if isinstance(mem, tuple) else mem]  # DeltaLeaky: with the one before
+
+
+def _states_after(module: nn.Module, output: Any) -> list[Any]:
+    returned = [*output[1:]] if isinstance(output, tuple) else []
+    return [*returned, getattr(module, "mem", None)]
 
 
 def dynamics(module: nn.Module) -> Dynamics:
@@ -111,6 +121,7 @@ LIBRARY = Library(
     is_spiking=_is_spiking,
     axes=_axes,
     starts_sample=starts_sample,
+    states=States(_states_before, _states_after),
     dynamics=dynamics,
     membrane=membrane,
     saved=_saved,

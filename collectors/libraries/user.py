@@ -24,7 +24,7 @@ from spikewatch.layers import own_type
 from spikewatch.metrics.amplitudes import ALPHA_CLAMP
 
 from ..constants import Constants, constants_of_class
-from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor
+from ..library import Dynamics, Library, Membrane, Number, Reset, Start, States, first_tensor
 from ..reachable import own_code
 from .reading import argument, is_fresh, learnable, plain, surrogate_name
 
@@ -241,6 +241,7 @@ LIBRARY = Library(
     "user",
     is_spiking=lambda module, names: None,  # noqa: ARG005
     starts_sample=_starts_sample,
+    states=States(states_before, states_after, replaces_state),
     dynamics=_dynamics,
     membrane=_membrane,
     saved="other",

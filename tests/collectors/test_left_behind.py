@@ -1,7 +1,10 @@
 """A sample begins where a user's neuron does not go on with the state that was left behind."""
 
 import pytest
+import snntorch as snn
 import torch
+from norse import torch as norse
+from norse.torch.functional.lif import LIFFeedForwardState
 from torch import nn
 
 from .own_neurons import Spike
@@ -118,3 +121,48 @@ def test_between_steps_that_are_not_observed_it_is_as_it_was_in_those_that_are(l
     listener.step += 9
     assert run(net, listener, begin=lambda: net.start(0.5)) is None
     assert len(listener.notes) == 1
+
+
+class OfNorse(Net):
+    """A cell that is given its state."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = norse.LIFCell()
+
+    def forward(self, x):
+        s, self.state = self.act(8 * self.fc(x), self.state)
+        return s
+
+    def start(self, noise=0.5):
+        self.state = LIFFeedForwardState(noise * torch.rand(BATCH, N), torch.zeros(BATCH, N))
+
+    def detach(self, how=torch.detach):
+        self.state = LIFFeedForwardState(*map(how, self.state))
+
+
+class OfSnntorch(OfNorse):
+    def __init__(self):
+        super().__init__()
+        self.act = snn.Leaky(beta=0.9)
+
+    def forward(self, x):
+        s, self.mem = self.act(self.fc(x), self.mem)
+        return s
+
+    def start(self, noise=0.5):
+        self.mem = noise * torch.rand(BATCH, N)
+
+    def detach(self, how=torch.detach):
+        self.mem = how(self.mem)
+
+
+@pytest.mark.parametrize("per_pass", [1, T], ids=["loop outside", "loop within"])
+@pytest.mark.parametrize("make", [OfNorse, OfSnntorch])
+def test_of_a_librarys_neuron_it_shows_once_it_has_happened(listen, make, per_pass):
+    heard = listen(net := make())
+    assert run(net, heard, per_pass=per_pass, begin=net.start) is None
+    for _ in range(3):
+        assert run(net, heard, per_pass=per_pass, begin=net.start) == (1, T)
+    for _ in range(2):
+        assert run(net, heard, per_pass=per_pass, begin=net.detach) is None
