@@ -2,9 +2,9 @@
 
 * Returns the spikes alone, [B, T, *]; the `…Squeeze` classes fold batch and time into one axis,
   [B·T, *], and know how many there are of one of them. Neurons may send several spikes in one step.
-* A sequence is a sample of its own, whatever state the layer kept from the last one, unless it goes
-  on with that one's graph. One time step, T = 1, begins a sample where the state is at rest, as
-  `reset_states` makes it, or where a batch of another size comes.
+* A sample begins where the state is at rest, as `reset_states` makes it, or where a batch of
+  another size comes; one whose state was only detached goes on, as truncated backpropagation
+  through time does. Without gradients a sequence is a sample: evaluations rarely reset anything.
 * Decays by exp(−1/τ), or by `alpha_mem` where that is trained instead; `IAF` has no leak.
 * `v_mem` is the potential after the reset, of the last time step, or of all with `record_states`; a
   reset by subtraction is undone, s·θ is added; where `min_v_mem` clips, that is not seen.
@@ -65,8 +65,8 @@ def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
     sequence = _sequence(module, drive.detach())
     if any(x.shape != sequence[:, 0].shape for x in states):
         return True
-    if not _is_one_step(sequence):
-        return all(x.grad_fn is None for x in states)
+    if not _is_one_step(sequence) and not torch.is_grad_enabled():
+        return True
     fresh = [is_fresh(x, drive=drive) for x in states]
     return False if False in fresh else fresh[0]
 

@@ -123,14 +123,43 @@ def test_a_state_that_is_only_detached_goes_on_with_the_sample_of_a_stream(told)
     assert seen.starts == [True, False, False, True]
 
 
-def test_a_sequence_whose_state_is_only_detached_is_a_sample_and_one_with_a_graph_goes_on(told):
+@pytest.mark.parametrize("detaches", [False, True])
+def test_a_sequence_given_in_parts_is_one_sample(listen, detaches):
+    net = streaming(squeezed=False)
+    heard, rows = listen(net), []
+    for n_parts in (1, 2):
+        sinabs.reset_states(net)
+        x, total = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(1)), 0.0
+        for part in x.chunk(n_parts, 1):
+            total = total + net(part).sum()
+            if detaches:
+                sinabs.zero_grad(net)
+        total.backward()
+        rows.append(heard.flush("1", "timing"))
+    assert rows[0] == rows[1]
+    assert rows[0]["n_ttfs_fired"] > 0
+
+
+def test_a_sequence_goes_on_without_a_reset_but_in_evaluations(told):
     net = streaming(squeezed=False)
     seen = told(net[1])
     for n_parts in (1, 2):  # the first as in the tutorials
         parts = [net(x) for x in torch.rand(3, 8, 6).chunk(n_parts, 1)]
         torch.cat(parts, 1).sum().backward()
         sinabs.zero_grad(net)
-    assert seen.starts == [True, True, False]
+    with torch.no_grad():
+        net(torch.rand(3, 8, 6))
+    assert seen.starts == [True, False, False, True]
+
+
+def test_a_training_that_never_resets_has_a_sample_for_each_sequence(listen):
+    net = streaming(squeezed=False)
+    heard = listen(net)
+    for heard.step in range(3):
+        net(torch.rand(3, 8, 6)).sum().backward()
+        sinabs.zero_grad(net)
+        row = heard.flush("1", "timing")
+        assert row["sum_ttfs_length_steps"] == 8 * row["n_ttfs_pairs"]
 
 
 @pytest.mark.filterwarnings("ignore:SNNAnalyzer is deprecated")
