@@ -33,6 +33,7 @@ from .hooks import keeps_elsewhere, saved_tensors_are_hooked
 from .library import Dynamics, Saved
 from .strides import fair_stride
 from .surrogate import output_shape
+from .thresholds import scale_of
 
 
 _NAMES = tuple(counter.name for counter in MEMBRANE.counters)
@@ -84,16 +85,20 @@ class MembraneReader:
         if not call.nodes or self._saved == "" or saved_tensors_are_hooked():
             return
         for node, spikes in _nodes_and_spikes(call):
-            yield self._from_node(node, spikes, dynamics)
+            yield self._from_node(node, spikes, dynamics, call)
 
-    def _from_node(self, node: Any, spikes: Tensor, dynamics: Dynamics) -> _Reading | None:
+    def _from_node(
+        self, node: Any, spikes: Tensor, dynamics: Dynamics, call: Call
+    ) -> _Reading | None:
         if keeps_elsewhere(node):
             return None
         saved = next(iter(node.saved_tensors), None)
         if not isinstance(saved, Tensor) or saved.shape != output_shape(node):
             return None
         stride = fair_stride(saved.numel(), _MOST)
-        scale = _Scale(dynamics, saved, stride)
+        scale = scale_of(dynamics, saved, stride, call=call, subject=self._subject)
+        if scale is None:
+            return None
         far = not on_host(saved)
         saved, spikes = sample(saved, stride), sample(spikes, stride)
         stated = self._subject.library.saved_by(node._forward_cls)
@@ -101,7 +106,7 @@ class MembraneReader:
         if not known:
             return None
         distance = saved if known == "u-theta" else saved - scale.theta
-        return scale.reading(distance, spikes, pre_reset=True)
+        return _reading(distance, scale.unit, spikes, pre_reset=True)
 
     def _find_out(
         self, stated: Saved, saved: Array, spikes: Array, theta: Array, *, far: bool
@@ -137,11 +142,13 @@ class MembraneReader:
             return None
         potential = membrane.potential.detach()
         stride = fair_stride(potential.numel(), _MOST)
-        scale = _Scale(dynamics, potential, stride)
+        scale = scale_of(dynamics, potential, stride, call=call, subject=self._subject)
+        if scale is None:
+            return None
         same = potential.shape == call.spikes.shape and membrane.pre_reset
         spikes = sample(call.spikes, stride) if same else None
         distance = sample(potential, stride) - scale.theta
-        return scale.reading(distance, spikes, pre_reset=membrane.pre_reset)
+        return _reading(distance, scale.unit, spikes, pre_reset=membrane.pre_reset)
 
     def flush(self) -> Counts | None:
         """Counters of the table `membrane`, and the histogram of z."""
@@ -158,6 +165,17 @@ class MembraneReader:
         readings = whole if isinstance(whole, Tensor) else whole.tolist()
         histogram = Histogram("membrane", _EDGES, counts[1:-1], counts[0], counts[-1])
         return Counts({"membrane": {_NAMES: OnHost(readings, fold)}}, [histogram])
+
+
+def _reading(
+    distance: Array, unit: Array, spikes: Array | None, *, pre_reset: bool
+) -> _Reading | None:
+    """Z of potentials that are so far from θ; None where θ is no number to divide by."""
+    usable = (unit > 0) & (unit < float("inf"))
+    if isinstance(unit, float):
+        return _Reading(distance / unit, spikes, pre_reset) if usable else None
+    z = where(usable, distance / unit, float("nan"))
+    return _Reading(z, spikes, pre_reset, (~usable).sum() * (len(z) if not usable.ndim else 1))
 
 
 def _is_over(saved: Array, theta: Array, meaning: str) -> Array:
@@ -281,41 +299,3 @@ def _nodes_and_spikes(call: Call) -> Iterator[tuple[Any, Tensor]]:
     width = 1 if call.pick is None else -(-n_steps // SPREAD_STEPS)
     for chosen in range(int((call.pick or 0.0) * width), n_steps, width):
         yield nodes[chosen * each], values.select(axis, chosen)
-
-
-class _Scale:
-    """Threshold and unit of z for the elements that are read of a tensor."""
-
-    def __init__(self, dynamics: Dynamics, like: Tensor, stride: int) -> None:
-        theta = _elements(dynamics.threshold, like, stride)
-        self.theta = theta
-        self._unit = abs(theta)
-        if dynamics.reset_to is not None:
-            span = theta - _elements(dynamics.reset_to, like, stride)
-            if not isinstance(span, float):
-                self._unit = where(span > 0, span, self._unit)
-            elif span > 0:
-                self._unit = span
-
-    def reading(self, distance: Array, spikes: Array | None, *, pre_reset: bool) -> _Reading | None:
-        """Z of potentials that are so far from θ; None where θ is no number to divide by."""
-        unit = self._unit
-        usable = (unit > 0) & (unit < float("inf"))
-        if isinstance(unit, float):
-            return _Reading(distance / unit, spikes, pre_reset) if usable else None
-        z = where(usable, distance / unit, float("nan"))
-        return _Reading(z, spikes, pre_reset, (~usable).sum() * (len(z) if not usable.ndim else 1))
-
-
-def _elements(value: Any, like: Tensor, stride: int) -> Array:
-    """A number of the neurons, for each element that is read, or one for all of them.
-
-    Nothing is copied to the device.
-    """
-    if isinstance(value, Tensor):
-        if value.numel() > 1:
-            return sample(value.detach().broadcast_to(like.shape).to(like), stride)
-        value = value.detach().reshape(()).to(like)
-        return value.item() if on_host(value) else value
-    rounded = torch.full((), value, dtype=like.dtype, device=like.device)
-    return rounded.item() if on_host(rounded) else rounded

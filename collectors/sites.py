@@ -10,7 +10,7 @@ from spikewatch.observing import Counts
 
 from .calls import Call, Subject
 from .gradient_counts import GradientCounts
-from .instruments import ALWAYS, CLOSE, INSTRUMENTS
+from .instruments import ALWAYS, CLOSE, INSTRUMENTS, Instrument
 from .spike_counts import SpikeCounts
 
 
@@ -77,6 +77,7 @@ class Site:
         self._always = [x for x in self._instruments if isinstance(x, ALWAYS)]
         self._every_step = [x for x in self._instruments if not isinstance(x, CLOSE)]
         self._detailed = False  # whether a call since the last flush had the dear readings
+        self._faulty: set[Instrument] = set()  # those that failed since the last flush
 
     def add(self, call: Call) -> None:
         """Have a call read by the instruments that its step is due for."""
@@ -89,7 +90,10 @@ class Site:
             self._subject.tell(_AT_PLACES)
         self._detailed |= call.detailed
         for instrument in self._instruments if call.detailed else self._always:
-            instrument.add(call)
+            try:
+                instrument.add(call)
+            except Exception as error:  # noqa: BLE001 - one that fails leaves the others theirs
+                self._failed(instrument, error)
 
     def flush(self) -> Counts | None:
         """Counters of all instruments; None without a call since the last flush.
@@ -102,8 +106,9 @@ class Site:
         self.called = False
         whole = Counts({})
         for instrument in self._instruments if self._detailed else self._every_step:
-            whole.include(instrument.flush())
+            whole.include(self._counts_of(instrument))
         self._detailed = False
+        self._faulty.clear()
         if self._alternation.in_turn or self._alternation.at_places:
             whole.tables.pop("timing", None)
             whole.histograms = [h for h in whole.histograms if h.kind != "ttfs"]
@@ -114,6 +119,19 @@ class Site:
         """Drop what was read since the last flush, as far as it is not folded into a history."""
         self._spikes.forget()
         self.flush()
+
+    def _counts_of(self, instrument: Instrument) -> Counts | None:
+        """What an instrument has counted; nothing where it has failed, as that would be a part."""
+        try:
+            counts = instrument.flush()
+        except Exception as error:  # noqa: BLE001 - one that fails leaves the others theirs
+            self._failed(instrument, error)
+            return None
+        return None if instrument in self._faulty else counts
+
+    def _failed(self, instrument: Instrument, error: Exception) -> None:
+        self._faulty.add(instrument)
+        self._subject.fault(error)
 
 
 class Sites:

@@ -80,3 +80,31 @@ def test_one_that_cannot_be_used_is_named_with_what_is_wrong(site, code, told):
     assert "AttachError" in error
     assert "'mylib' (mylib_spikewatch:LIBRARY)" in error
     assert told in error
+
+
+FAULTY = """
+from dataclasses import replace
+
+from spikewatch.collectors.library import Dynamics
+
+LIBRARY = replace(
+    LIBRARY,
+    dynamics=lambda module: Dynamics(threshold=0.5),
+    membrane=lambda module, output: output.voltage,  # it was called so in an older version
+)
+"""
+
+ASKED = """
+with spikewatch.open_store("spikewatch-runs") as store:
+    print([store.sql(f"FROM {t}").height for t in ("spikes", "timing", "dynamics", "membrane")])
+    print(store.sql("SELECT message FROM events WHERE kind = 'fault'")["message"].to_list())
+"""
+
+
+def test_a_library_that_is_wrong_of_one_thing_loses_that_table_alone(site):
+    (site / "mylib_spikewatch.py").write_text(MODULE + FAULTY, "utf-8")
+    ran = run(site, TRAINING + ASKED)
+    assert ran.returncode == 0, ran.stderr
+    rows, faults = ran.stdout.splitlines()[-2:]
+    assert rows == "[1, 1, 1, 0]"
+    assert faults == """["AttributeError: 'Out' object has no attribute 'voltage'"]"""
