@@ -7,10 +7,10 @@ from spikewatch.metrics.amplitudes import ALPHA_CLAMP, AMPLITUDE_RANGE
 from spikewatch.observing import Counters, Counts, Histogram
 
 from .calls import Call, Subject
+from .libraries.own_numbers import threshold_factor
 
 
 _AMPLITUDES = ("amplitude", "amplitudes", "spike_amplitude", "amp", "fire_ratio")
-_ALPHA = "alpha"
 # Quarter octaves around 1, from 2^-7 to 2^7: relative changes look alike at every size.
 EDGES = tuple(2 ** (k / 4) for k in range(-28, 29))
 
@@ -19,14 +19,14 @@ class AmplitudeReader:
     """Reads the parameters of the layer itself when a step ends.
 
     Only parameters count: a library's `alpha` buffer may be a decay, and a constant amplitude of 1
-    tells nothing. α is read from layers of users only, for the same reason.
+    tells nothing. α is read from layers of users only, and where it is that of a threshold.
     """
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         library = subject.library
         self._names = (library.amplitude,) if library.amplitude else _AMPLITUDES
-        self._alpha = _ALPHA if library.name == "user" else ""
+        self._of_user = library.name == "user"
 
     def add(self, call: Call) -> None:
         """Nothing to read before the step ends."""
@@ -34,7 +34,10 @@ class AmplitudeReader:
     def flush(self) -> Counts | None:
         """Counters of the table `amplitudes` and the histograms of amplitude and α."""
         module = self._subject.module()
-        if module is None or module._parameters.keys().isdisjoint((*self._names, self._alpha)):
+        if module is None:
+            return None
+        factor = threshold_factor(module) if self._of_user else None
+        if factor is None and module._parameters.keys().isdisjoint(self._names):
             return None
         counters: Counters = {}
         histograms: list[Histogram] = []
@@ -44,7 +47,8 @@ class AmplitudeReader:
                 trained = any(p is not None and p.requires_grad for p in mine)
                 counters |= _amplitude_counters(amplitude, trained=trained)
                 histograms.append(histogram("amplitude", amplitude, EDGES))
-            if (alpha := _parameter(module, self._alpha)) is not None:
+            if factor is not None and factor.numel():
+                alpha = factor.detach().double()
                 counters |= alpha_counters(alpha)
                 lowest, highest = ALPHA_CLAMP
                 counters["n_alphas_pinned"] = ((alpha <= lowest) | (alpha >= highest)).sum()

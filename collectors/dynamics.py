@@ -55,6 +55,8 @@ class DynamicsReader:
 
     def _read(self, dynamics: Dynamics) -> None:
         self._learnable = dynamics.learnable
+        if dynamics.unknown:
+            self._subject.tell(dynamics.unknown)
         learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
         self._counters = _threshold(dynamics, learned=learned) | _decay(
             dynamics.decay, self._guess if dynamics.decay_guessed else None

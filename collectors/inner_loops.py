@@ -8,9 +8,7 @@ carries a state, and puts what each turn makes along it: `output[:, :, t] = spik
 
 import ast
 import dis
-import inspect
 import re
-import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FunctionType
@@ -18,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from .reachable import own_forward
+from .reachable import arguments, own_forward, source_tree
 
 
 _STEPS = re.compile(
@@ -49,13 +47,9 @@ def loops(function: Any, cls: type[nn.Module] | None = None) -> bool:
 
 
 def _calls_argument(forward: FunctionType) -> bool:
-    tree = _tree(forward)
+    tree = source_tree(forward)
     called = set[str | None]() if tree is None else {_name(c.func) for c in _all(tree, ast.Call)}
-    return not called.isdisjoint(_arguments(forward))
-
-
-def _arguments(forward: FunctionType) -> list[str]:
-    return [*forward.__code__.co_varnames[: forward.__code__.co_argcount]]
+    return not called.isdisjoint(arguments(forward))
 
 
 def _has_loop(code: CodeType) -> bool:
@@ -78,22 +72,11 @@ def returned_axis(function: Any, *, rank: int) -> int | None:
 
 @lru_cache(maxsize=512)
 def _returned_axis(function: Any) -> int | None:
-    tree = _tree(own_forward(function))
+    tree = source_tree(own_forward(function))
     if tree is None:
         return None
     places = [_place_of(_first(node.value), tree) for node in _all(tree, ast.Return)]
     return places[0] if len(set(places)) == 1 else None
-
-
-def _tree(forward: Any) -> ast.FunctionDef | None:
-    """The source of a function; None where there is none, or it is not that of the function."""
-    try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(forward))).body
-    except Exception:  # noqa: BLE001 - its file is gone, or another one now
-        return None
-    if not isinstance(tree, ast.FunctionDef):
-        return None
-    return tree if [a.arg for a in tree.args.args] == _arguments(forward) else None
 
 
 def _all(tree: ast.AST, kind: type) -> list[Any]:

@@ -38,6 +38,7 @@ class Dynamics:
             θ; None where it is unknown, or there is none.
         surrogate: Name of the surrogate gradient, as the library writes it.
         learnable: Trainable parameters that belong to the neuron itself, by attribute name.
+        unknown: What the user is to be told of numbers that the neuron has, and that do not show.
     """
 
     threshold: Number | None = None
@@ -47,6 +48,7 @@ class Dynamics:
     reset_to: Number | None = None
     surrogate: str = ""
     learnable: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    unknown: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """What the code of a module can reach, read from names in its bytecode; nothing is run."""
 
+import ast
 import dis
 import inspect
 import sys
+import textwrap
 import types
 from collections.abc import Iterator
 from inspect import getattr_static
@@ -57,6 +59,22 @@ def own_code(cls: type[nn.Module]) -> list[types.FunctionType]:
 def own_forward(function: Any) -> Any:
     """An autograd function's forward as its author wrote it, whoever listens."""
     return inspect.unwrap(function.forward)
+
+
+def source_tree(function: Any) -> ast.FunctionDef | None:
+    """The source of a function; None where there is none, or it is not that of the function."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    except Exception:  # noqa: BLE001 - its file is gone, or another one now
+        return None
+    if not isinstance(tree, ast.FunctionDef):
+        return None
+    return tree if [a.arg for a in tree.args.args] == arguments(function) else None
+
+
+def arguments(function: types.FunctionType) -> list[str]:
+    """Names of what a function takes by position."""
+    return [*function.__code__.co_varnames[: function.__code__.co_argcount]]
 
 
 def reaches_compiled(module: nn.Module) -> bool:

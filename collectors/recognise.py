@@ -18,6 +18,7 @@ from spikewatch.layers import Kind, named_modules, own_type
 
 from .candidates import Evidence
 from .libraries import user
+from .libraries.own_numbers import THRESHOLDS
 from .library import Library, load_libraries, qualified_names
 from .quantized.adapters import QUANTIZERS
 from .reachable import NO_PACKAGES, package, reaches_function
@@ -223,7 +224,7 @@ def _recognise(name: str, module: nn.Module, libraries: list[Library]) -> Found 
     if own_type(module).__module__.startswith("torch."):
         return None
     keeps_state = _has_any(module, user.STATES) or user.takes_state(module)
-    if keeps_state and _has_any(module, user.THRESHOLDS):
+    if keeps_state and _has_any(module, THRESHOLDS):
         return Found(name, module, user.LIBRARY, "spiking", _DUCK)
     return _candidate(name, module)
 
@@ -237,7 +238,7 @@ def _candidate(name: str, module: nn.Module) -> Found | None:
         return Found(name, module, user.LIBRARY, "candidate", _BY_CODE, by="code")
     # Spikes may be made by a straight-through trick, without a function. Of a block that has a
     # threshold for the neurons in it, and for no use of its own, these make the spikes.
-    if _has_any(module, user.THRESHOLDS) and not module._modules:
+    if _has_any(module, THRESHOLDS) and not module._modules:
         return Found(name, module, user.LIBRARY, "candidate", _BY_THRESHOLD, by="threshold")
     return None
 

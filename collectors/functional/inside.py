@@ -18,13 +18,21 @@ from ..candidates import Made
 from ..constants import Constants, constants_of
 from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
-from ..libraries import user
+from ..libraries import own_numbers, user
 from ..library import Dynamics, Library
 from ..reachable import own_forward
 from ..spike_values import looks_like_spikes
 from .listening import FunctionCall
 from .places import Place, Turns
-from .sources import NOWHERE, UNREGISTERED, Source, Weights, first_input, source_of
+from .sources import (
+    NOWHERE,
+    UNREGISTERED,
+    Source,
+    Weights,
+    first_input,
+    is_of_parameters,
+    source_of,
+)
 
 
 _STEP = "B*"
@@ -129,6 +137,8 @@ class Inside:
         if source.is_weight or not spikes.is_floating_point() or spikes.dim() == 0:
             self._drop(call.function)
             return
+        if x is not None and is_of_parameters(x):
+            return  # a gate that is learned, and open or not whatever comes in
         if source.name.startswith(UNREGISTERED):
             session.note(self._name, _TELL_UNREGISTERED, aloud=True)
         if not self.settled:
@@ -175,7 +185,7 @@ class Inside:
 
     def _dynamics(self, constants: Constants, module: nn.Module) -> Dynamics:
         """Of a neuron whose module may not hold its numbers."""
-        told = user.dynamics_with(constants, module)
+        told = own_numbers.dynamics_with(constants, module)
         return told if self._is_alone() else replace(told, learnable={})
 
     def _is_alone(self) -> bool:

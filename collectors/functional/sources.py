@@ -10,11 +10,15 @@ from torch.nn.parameter import is_lazy
 
 from spikewatch.layers import named_modules
 
+from ..hooks import saved_tensors_are_hooked
+
 
 _MOST_NODES = 256
 _MOST_OTHERS = 64  # more are made anew in each step, and tell nothing apart
 # What multiplies with a weight: its result is no weight any more.
 _PRODUCTS = ("mm", "Mm", "Convolution", "Linear", "Dot", "Mv", "Embedding", "EinsumBackward")
+_SCALINGS = ("MulBackward", "DivBackward")
+_MOST_STEPS = 16
 _WEIGHTS = ("weight", "kernel", "original", "W")
 
 
@@ -110,6 +114,40 @@ def source_of(x: Tensor, weights: Weights) -> Source:
             elif name := weights.name_of(variable, multiplied=multiplied):
                 return Source(name, not multiplied and variable.shape == x.shape)
     return NOWHERE
+
+
+def is_of_parameters(x: Tensor) -> bool:
+    """Whether a tensor is a function of one parameter, or several of its size, and of nothing else.
+
+    An input without a gradient leaves no trace in the graph but a gap: what has a gap is taken for
+    none, but for a factor that is a single number.
+    """
+    todo, n_seen, found = [x.grad_fn], 0, False
+    if x.grad_fn is None:
+        return isinstance(x, nn.Parameter)
+    while todo:
+        node = todo.pop()
+        n_seen += 1
+        if node is None or n_seen > _MOST_STEPS or node.name().startswith(_PRODUCTS):
+            return False
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            if not isinstance(variable, nn.Parameter) or variable.numel() != x.numel():
+                return False
+            found = True
+        todo += [parent for parent, _ in node.next_functions if not _is_number(parent, node)]
+    return found
+
+
+def _is_number(parent: Any, node: Any) -> bool:
+    """Whether what has no graph behind a node is a single number."""
+    if parent is not None or not node.name().startswith(_SCALINGS) or saved_tensors_are_hooked():
+        return False
+    try:
+        factor = node._saved_other
+    except RuntimeError:  # changed in place since, as a number is not
+        return False
+    return isinstance(factor, Tensor) and factor.dim() == 0
 
 
 def first_input(inputs: tuple[Any, ...]) -> Tensor | None:
