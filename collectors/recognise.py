@@ -87,7 +87,7 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
             del hits[name]
             if (candidate := _candidate(name, hit.module)) is not None:
                 hits[name] = candidate
-    hits = _with_owners(hits, modules, libraries)
+    hits = _with_owners(_without_blocks(hits), modules, libraries)
     neurons = [hit for hit in hits.values() if hit.kind == "spiking"]
     found = []
     for hit in (hits[name] for name in modules if name in hits):
@@ -118,6 +118,15 @@ def _uncalled(modules: Mapping[str, nn.Module], libraries: list[Library]) -> set
         for name, module in modules.items()
         for library in libraries
         for part in library.uncalled(module, qualified_names(type(module)))
+    }
+
+
+def _without_blocks(hits: Mapping[str, Found]) -> dict[str, Found]:
+    """Without what has a threshold for the neurons in it, and for no use of its own."""
+    return {
+        name: hit
+        for name, hit in hits.items()
+        if hit.by != "threshold" or not any(_within(n, name) for n in hits)
     }
 
 
@@ -236,9 +245,9 @@ def _candidate(name: str, module: nn.Module) -> Found | None:
         return None  # of a weight: its custom function rounds that
     if reaches_function(module):
         return Found(name, module, user.LIBRARY, "candidate", _BY_CODE, by="code")
-    # Spikes may be made by a straight-through trick, without a function. Of a block that has a
-    # threshold for the neurons in it, and for no use of its own, these make the spikes.
-    if _has_any(module, THRESHOLDS) and not module._modules:
+    # Spikes may be made by a straight-through trick, without a function: by the module itself, or
+    # by a part of it without weights, such as a surrogate.
+    if _has_any(module, THRESHOLDS) and (not module._modules or _may_be_neuron(module)):
         return Found(name, module, user.LIBRARY, "candidate", _BY_THRESHOLD, by="threshold")
     return None
 
