@@ -66,7 +66,12 @@ class DynamicsReader:
         """Counters of the table `dynamics`."""
         counters, self._counters = self._counters, None
         learnable, self._learnable = self._learnable, {}
-        if counters and learnable and self._with_graph and not self._subject.misses_turns:
+        if (
+            counters is not None
+            and learnable
+            and self._with_graph
+            and not self._subject.misses_turns
+        ):
             with torch.no_grad():
                 counters[self._idle.names] = self._idle.read(learnable)
         return Counts({"dynamics": counters}) if counters else None
