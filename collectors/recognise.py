@@ -87,7 +87,7 @@ def find_spiking(model: nn.Module, *, named: Mapping[str, str]) -> list[Found]:
             del hits[name]
             if (candidate := _candidate(name, hit.module)) is not None:
                 hits[name] = candidate
-    hits = _with_owners(_without_blocks(hits), modules, libraries)
+    hits = _without_blocks(_with_owners(hits, modules, libraries))
     neurons = [hit for hit in hits.values() if hit.kind == "spiking"]
     found = []
     for hit in (hits[name] for name in modules if name in hits):
@@ -146,7 +146,8 @@ def _with_owners(
             names = qualified_names(type(module))
             if all(x.is_spiking(module, names) is None for x in libraries):
                 new = Found(owner, module, user.LIBRARY, "candidate", _BY_CODE, by="code")
-                found.setdefault(owner, replace(new, surrogate=hit.module))
+                if owner not in found or found[owner].by == "threshold":
+                    found[owner] = replace(new, surrogate=hit.module)
     return found
 
 
