@@ -44,7 +44,10 @@ def squared(x: Array) -> float:
     another thread is at work they wait for one another for milliseconds.
     """
     flat = x.reshape(-1)
-    return float(np.dot(flat, flat) if isinstance(x, np.ndarray) else torch.dot(flat, flat))
+    if isinstance(x, Tensor):
+        return torch.dot(flat, flat).item()
+    with np.errstate(all="ignore"):
+        return float(np.dot(flat, flat))
 
 
 def total_over(x: Array, dims: tuple[int, ...]) -> Array:
@@ -57,7 +60,8 @@ def total_over(x: Array, dims: tuple[int, ...]) -> Array:
         return as_array(torch.from_numpy(x).sum(dims))
     shape = x.shape[len(dims) :]
     rows = x.reshape(-1, math.prod(shape))
-    return np.dot(_ones(len(rows), x.dtype), rows).reshape(shape)
+    with np.errstate(all="ignore"):  # spikes may be infinite, which is told elsewhere
+        return np.dot(_ones(len(rows), x.dtype), rows).reshape(shape)
 
 
 @lru_cache(maxsize=16)
@@ -68,7 +72,7 @@ def _ones(n: int, dtype: np.dtype) -> np.ndarray:
 def total(x: Array, *, wide: bool) -> Any:
     """Σx: a `float`, or a 0-d tensor; `wide`: added up in float64."""
     if isinstance(x, np.ndarray):
-        with np.errstate(all="ignore"):  # spikes may be infinite, which is told elsewhere
+        with np.errstate(all="ignore"):
             return float(x.sum(dtype=np.float64 if wide else None))
     return x.sum(dtype=torch.float64 if wide else None)
 
