@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -38,29 +38,38 @@ class Folded:
         return x.unflatten(0, (n, -1) if self.axes == "TB*" else (-1, n))
 
 
-def find_folded(spikes: Tensor, nodes: Sequence[Any]) -> Folded | None:
+def find_folded(
+    spikes: Tensor, nodes: Sequence[Any], before: Folded | None = None
+) -> Folded | None:
     """Whether the neuron loops over time, and puts the steps together along the batch's axis.
 
     As where the layers around it know of no time, and a neuron takes it out of the batch and puts
     it back there. The loop leaves nodes of the surrogate that are as large as a part of the batch.
+
+    Args:
+        spikes: What the neuron returned.
+        nodes: The surrogate's nodes behind that.
+        before: How it was folded the last time. A single node is one time step of such a neuron.
     """
     shape = tuple(spikes.shape)
+    if before is not None and (not nodes or [*map(output_shape, nodes)] == [shape]):
+        return replace(before, n_steps=1) if nodes else before
     step = tuple(output_shape(nodes[0])) if len(nodes) > 1 else ()
     if not step or len(step) != len(shape) or step[1:] != shape[1:] or step[0] == 0:
         return None
     n_steps, rest = divmod(shape[0], step[0])
     if rest or n_steps < 2 or not _is_loop(len(nodes), n_steps):
         return None
-    flat = _behind(spikes.grad_fn)
+    flat = behind(spikes.grad_fn)
     stacked = None
     if flat is not None and flat.name().startswith(_FLATTENS):
-        before = _behind(flat.next_functions[0][0])
-        if before is not None:
-            stacked = _stacked_at(before, shape_of(before), hops=_MOST_HOPS)
+        stack = behind(flat.next_functions[0][0])
+        if stack is not None:
+            stacked = _stacked_at(stack, shape_of(stack), hops=_MOST_HOPS)
     return Folded("BT*" if stacked == 1 else "TB*", n_steps)
 
 
-def _behind(node: Any) -> Any:
+def behind(node: Any) -> Any:
     """The first node that does more than go over the elements."""
     for _ in range(_MOST_HOPS):
         if node is None or not node.name().startswith(_KEEPS_SHAPE):
@@ -89,8 +98,10 @@ def infer_axes(
     if time is not None and _are_steps(nodes, shape, time):
         return write_axes(time, len(shape))
     step = list(output_shape(nodes[0])) if nodes else shape
-    if len(nodes) < 2 or len(step) != len(shape) - 1:
+    if not nodes or len(step) != len(shape) - 1:
         return "B*"
+    if len(nodes) == 1:
+        return _of_one_step(spikes, step)
     fits = [
         time
         for time in range(len(shape))
@@ -106,6 +117,15 @@ def infer_axes(
             f"{axes!r}; if it is another one, name it: attach(layers={{name: 'BT*'}})"
         )
     return axes
+
+
+def _of_one_step(spikes: Tensor, step: Sequence[int]) -> str:
+    """Axes of a sequence of a single time step of that shape, if it was written into one."""
+    written, shape = behind(spikes.grad_fn), [*spikes.shape]
+    if written is None or "CopySlices" not in written.name():
+        return "B*"
+    fits = [t for t, n in enumerate(shape) if n == 1 and shape[:t] + shape[t + 1 :] == [*step]]
+    return write_axes(fits[0], len(shape)) if len(fits) == 1 else "B*"
 
 
 def write_axes(time: int, rank: int) -> str:
@@ -132,10 +152,10 @@ def _stacked_at(node: Any, shape: Sequence[int], *, hops: int) -> int | None:
     Looked for behind operations that keep the shape, and those that swap dimensions; `hops` of all.
     """
     rank = len(shape)
-    for behind, dims in _with_dims(node, rank, hops=hops):
-        if behind.name().startswith(("Stack", "Cat")):
-            time = dims.index(_signed(behind._saved_dim, rank))
-            return time if _is_of_steps(behind, shape[time]) else None
+    for made, dims in _with_dims(node, rank, hops=hops):
+        if made.name().startswith(("Stack", "Cat")):
+            time = dims.index(_signed(made._saved_dim, rank))
+            return time if _is_of_steps(made, shape[time]) else None
     return None
 
 

@@ -25,10 +25,20 @@ _STEPS = re.compile(
 )
 
 
-def steps_held(module: nn.Module) -> set[int]:
+def is_length(n: Any) -> bool:
+    """Whether a value may be a number of time steps."""
+    return type(n) in (int, float) and n >= 1 and n == n // 1
+
+
+def steps_by_name(module: nn.Module) -> dict[str, int]:
     """The numbers that a module holds under names of a number of time steps."""
-    held = (n for name, n in vars(module).items() if _STEPS.fullmatch(name))
-    return {int(n) for n in held if type(n) in (int, float) and n > 1 and n == n // 1}
+    held = ((name, n) for name, n in vars(module).items() if _STEPS.fullmatch(name))
+    return {name: int(n) for name, n in held if is_length(n)}
+
+
+def steps_held(module: nn.Module) -> set[int]:
+    """Those of them that tell a sequence from a single time step."""
+    return {n for n in steps_by_name(module).values() if n > 1}
 
 
 @lru_cache(maxsize=512)

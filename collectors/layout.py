@@ -1,15 +1,18 @@
 """The axes of one layer's output: as its library tells, as a user names them, or found out."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikewatch.layers import own_type
 
 from .inferred_axes import Folded, find_folded, infer_axes, time_inside, write_axes
-from .inner_loops import loops, steps_held
+from .inner_loops import is_length, loops, steps_by_name, steps_held
+from .leading_axes import LeadingAxes
 from .mixed_steps import Flattened, find_mixed
 from .recognise import Found
 from .surrogate import surrogate_nodes
@@ -30,20 +33,25 @@ class Layout:
         tell: Callable[[str], None],
         module: Callable[[], nn.Module | None],
         widths: Collection[int],
+        leading: LeadingAxes | None = None,
     ) -> None:
         """Take what was found, with the axes that a user named, and what else may tell them.
 
-        Who is told what is not certain; the layer, if it is a module; and how many outputs the
-        model's layers with weights have, which are channels or neurons.
+        Who is told what is not certain; the layer, if it is a module; how many outputs the
+        model's layers with weights have, which are channels or neurons; and what is known of the
+        leading axes of all its layers.
         """
         self._library = found.library
         self._is_derived = not found.sure  # by a user, from a library's class
         self._axes = found.axes
+        self._by_hand = bool(found.axes)
         self._folded: Folded | Flattened | None = None
-        self._looked = False  # at a neuron of which a library tells the axes
+        self._holds: set[str] = set()  # attributes of the layer that are its number of time steps
+        self._seen: tuple[torch.Size, type] | None = None  # at the latest look
         self._tell = tell
         self._module = module
         self._widths = widths
+        self._leading = leading or LeadingAxes()
 
     def of(self, module: nn.Module | None, spikes: Tensor) -> tuple[str, Unfold | None]:
         """Axes, and what gives time and batch axes of their own where they share one."""
@@ -56,40 +64,79 @@ class Layout:
         return self._of_derived(axes, spikes) if self._is_derived else (axes, None)
 
     def _of_users(self, spikes: Tensor) -> tuple[str, Unfold | None]:
-        if not self._axes and spikes.requires_grad:
+        if self._by_hand:
+            return self._axes, None
+        if spikes.requires_grad and self._axes in ("", "B*") and self._may_differ(spikes):
             self._look(spikes)
-        folded = self._folded
-        if folded is None:
+        if self._folded is None:
             return self._axes or "B*", None
-        return (folded.axes, folded.unfold) if folded.fits(spikes) else ("B*", None)
+        return self._unfolded(self._folded, spikes) or ("B*", None)
 
     def _of_derived(self, axes: str, spikes: Tensor) -> tuple[str, Unfold | None]:
         """Of a class that a user derived from one whose axes the library knows.
 
         Its forward may loop over time where the library would not, or fold time into the batch.
         """
-        if not self._looked and spikes.requires_grad:
+        if spikes.requires_grad and self._may_differ(spikes):
             self._look_beside(axes, spikes)
-        folded = self._folded
-        if folded is not None and folded.fits(spikes):
-            return folded.axes, folded.unfold
+        if self._folded is not None and (unfolded := self._unfolded(self._folded, spikes)):
+            return unfolded
         return (self._axes or axes if axes == "B*" else axes), None
+
+    def _may_differ(self, spikes: Tensor) -> bool:
+        """Whether there may be other time steps in an output than in that of the latest look.
+
+        Of 8 samples and 4 time steps that are folded into one axis, and of 16 and 2, only the graph
+        tells, or the layer; what is called for each time step is looked at where its shape changes.
+        """
+        seen, self._seen = self._seen, (spikes.shape, type(spikes.grad_fn))
+        if seen != self._seen:
+            return True
+        return isinstance(self._folded, Folded) and self._held() != self._folded.n_steps
+
+    def _unfolded(self, folded: Folded | Flattened, spikes: Tensor) -> tuple[str, Unfold] | None:
+        """Axes of an output into which time was folded; None if so many steps are not in it."""
+        if not spikes.requires_grad and isinstance(folded, Folded):
+            held = self._held()  # perhaps others than in training
+            folded = folded if held is None else replace(folded, n_steps=held)
+        return (folded.axes, folded.unfold) if folded.fits(spikes) else None
+
+    def _held(self) -> int | None:
+        """The number of time steps that the layer holds, as graphs have shown it to be."""
+        module = self._module() if self._holds else None
+        held: dict[str, Any] = {} if module is None else vars(module)
+        steps = [held[name] for name in self._holds if name in held]
+        found = {int(n) for n in steps if is_length(n)}
+        return found.pop() if len(found) == 1 else None
+
+    def _fold(self, folded: Folded) -> None:
+        if folded != self._folded and (module := self._module()) is not None:
+            holds = {k for k, n in steps_by_name(module).items() if n == folded.n_steps}
+            self._holds = (self._holds & holds) or holds
+        self._folded = folded
+
+    def _find_folded(self, spikes: Tensor, nodes: Sequence[Any]) -> Folded | None:
+        before = self._folded if isinstance(self._folded, Folded) else None
+        return find_folded(spikes, nodes, before)
 
     def _look_beside(self, axes: str, spikes: Tensor) -> None:
         nodes = surrogate_nodes(spikes)
-        folded = find_folded(spikes, nodes)
-        if folded is not None and folded.n_steps == len(spikes):
+        folded = self._find_folded(spikes, nodes)
+        if folded is not None and folded.n_steps == len(spikes) > 1:
+            self._seen = None
             return  # a batch of one, or slices of a sequence that were put together again
-        self._looked, self._folded = True, folded
-        if folded is None and nodes and axes == "B*":
+        if folded is not None:
+            self._fold(folded)
+        elif nodes and axes == "B*":
             self._axes = infer_axes(spikes, nodes, self._tell)
 
     def _look(self, spikes: Tensor) -> None:
         nodes = surrogate_nodes(spikes)
-        self._folded = find_folded(spikes, nodes)
-        if self._folded is not None:
-            self._axes = self._folded.axes
+        folded = self._find_folded(spikes, nodes)
+        if folded is not None:
+            self._fold(folded)
             return
+        self._folded = None
         axes = infer_axes(spikes, nodes, self._tell)
         if axes == "B*" and nodes:
             mixed = find_mixed(spikes, self._tell)
@@ -104,8 +151,10 @@ class Layout:
         function = nodes[0]._forward_cls
         module = self._module()
         cls = None if module is None else own_type(module)
-        if len(shape) < _LEAST_RANK or not loops(function, cls):
+        if len(shape) < _LEAST_RANK:
             return "B*"
+        if not loops(function, cls):
+            return self._leading.axes(spikes, nodes, self._widths, self._tell)
         time = time_inside(spikes, nodes)
         if time is None:
             steps = set[int]() if module is None else steps_held(module) - {*self._widths}

@@ -22,6 +22,7 @@ from .functional.running import Running, ear_of
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
 from .layout import Layout
+from .leading_axes import LeadingAxes
 from .library import Library
 from .recognise import BY_HAND, Found, find_spiking, output_widths
 from .standing import Standing
@@ -39,9 +40,8 @@ def find(
     claims: weakref.WeakSet[Any] = weakref.WeakSet()
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
     running = Running(model, [f.module for f in found if f.sure])
-    widths = output_widths(model)
-    spiking: set[type] = set()
-    observers = [SpikeObserver(f, claims, running, widths, spiking) for f in found]
+    shared = running, output_widths(model), set[type](), LeadingAxes(model)
+    observers = [SpikeObserver(f, claims, *shared) for f in found]
     if unwatched := why_unwatched(model):
         if observers:
             observers[0].of_the_model = unwatched
@@ -60,6 +60,7 @@ class SpikeObserver:
         running: Running | None = None,
         widths: frozenset[int] = frozenset(),
         spiking: set[type] | None = None,
+        leading: LeadingAxes | None = None,
     ) -> None:
         """Take what was found, and what the observers of a model share.
 
@@ -69,6 +70,7 @@ class SpikeObserver:
             running: Who calls functions.
             widths: How many outputs the model's layers have.
             spiking: Classes that have shown to make spikes.
+            leading: What is known of the leading axes of its layers.
         """
         self.called: bool | None = False
         self.always_on = False
@@ -78,7 +80,7 @@ class SpikeObserver:
         self._library = found.library
         self._standing = Standing(found, claims, spiking)
         self._candidate = self._standing.candidate
-        self._layout = Layout(found, self._standing.tell, self._module_if_read, widths)
+        self._layout = Layout(found, self._standing.tell, self._module_if_read, widths, leading)
         self._named = Named() if found.note == BY_HAND else None
         self._handles: list[Any] = []
         self._session: Session | None = None
