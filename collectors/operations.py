@@ -48,10 +48,17 @@ class Operations:
         *,
         stacked: bool = False,
         n_called: int = 0,
+        of_steps: bool = False,
     ) -> None:
-        """Count one product of an input with weights, or with a stack of them, one a part."""
+        """Count one product of an input with weights, or with a stack of them, one a part.
+
+        Where it is known to be spikes of time steps, these may have an amplitude each (`of_steps`).
+        """
         x = in_full_precision(x)
         row, events, magnitude = self._read(x)
+        if of_steps and x.dim() > 1:
+            of_each = events.flatten(1).sum(1) * magnitude.flatten(1).amax(1)
+            row[2] = of_each.sum() / row[0].clamp(min=1)
         if reach.each is not None:  # it differs at the border
             row += [_reached(n, reach.each) for n in (events, magnitude)[: 1 + self._several]]
         n_leading = 0 if stacked else len(x) if x.dim() > 1 else 1

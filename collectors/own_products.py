@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -79,14 +79,23 @@ class ProductObserver:
     """Counts the operations of one module's own products."""
 
     def __init__(
-        self, name: str, module: nn.Module, kernels: Sequence[Kernel], *, several: bool
+        self,
+        name: str,
+        module: nn.Module,
+        kernels: Sequence[Kernel],
+        *,
+        several: bool,
+        fires: Callable[[nn.Module], bool] | None = None,
     ) -> None:
+        """Take the module, its weights, and what tells if it makes spikes of its input itself."""
         self.layer = Layer(name, "synapse", "torch", own_type(module).__name__)
         self.always_on = False
         self._module = weakref.ref(module)
         self._kernels = kernels
+        self._fires = fires
         parts = {k.owner(module) for k in kernels if k.path}
-        inner = {m for m in nn.Module.modules(module) if isinstance(m, WEIGHTED)} - parts
+        inner = {m for m in nn.Module.modules(module) if isinstance(m, WEIGHTED)}
+        inner -= {module, *parts}
         weights = (m._parameters.get("weight") for m in inner)
         # What no graph tells the origin of may be the weight of a layer within.
         self._inner = {tuple(w.shape) for w in weights if w is not None and not is_lazy(w)}
@@ -180,8 +189,15 @@ class ProductObserver:
             if reach is not None:
                 n_axes = 0 if product.convolve is None else sides[place].dim() - 2
                 n_called = x.numel() // math.prod(x.shape[-n_axes - 1 :])
-                how = {"stacked": product.is_batched, "n_called": n_called}
-                self._operations[kernel.layer].count(phase, x, reach, product.n_outputs, **how)
+                self._operations[kernel.layer].count(
+                    phase,
+                    x,
+                    reach,
+                    product.n_outputs,
+                    stacked=product.is_batched,
+                    n_called=n_called,
+                    of_steps=self._fires is not None and self._fires(module),
+                )
             return True
         if not product.is_batched or any(is_made_of_weights(x) for x in sides):
             return False

@@ -39,6 +39,19 @@ def looks_like_spikes(x: Tensor, *, sample: int = 4096, may_all_fire: bool = Fal
     return True if may_all_fire else _unlike_times(flat)
 
 
+def are_of_one_size(x: Tensor, *, sample: int = 4096) -> bool:
+    """Whether values that are not 0 all have one size, and some are 0: no activations of few bits.
+
+    Args:
+        x: What a function made; only an evenly spaced sample of it is looked at.
+        sample: Size of the sample.
+    """
+    flat = x.detach().flatten()
+    flat = flat[:: max(1, flat.numel() // sample)][:sample].float().abs()
+    nonzero = flat[flat.ne(0)]
+    return nonzero.numel() < flat.numel() and (nonzero.numel() == 0 or len(_rounded(nonzero)) == 1)
+
+
 def _rounded(positive: Tensor) -> Tensor:
     return torch.unique((positive / positive.max() * 1024).round())
 

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikewatch.layers import Layer
-from spikewatch.observing import Counts, Session
+from spikewatch.layers import Layer, named_modules
+from spikewatch.observing import Counts, Observer, Session
 
 from .axes import Axes
 from .beginnings import Beginnings
 from .calls import Call, Subject
 from .candidates import Named
+from .functional import weighted
 from .functional.running import Running, ear_of
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
@@ -35,19 +36,25 @@ _log = logging.getLogger("spikewatch")
 
 def find(
     model: nn.Module, *, named: Mapping[str, str], taken: frozenset[str]
-) -> Sequence["SpikeObserver"]:
-    """An observer for each spiking layer and each candidate (see `recognise`)."""
+) -> Sequence[Observer]:
+    """An observer for each spiking layer and each candidate (see `recognise`).
+
+    And for each layer with weights that may make spikes of its input.
+    """
     claims: weakref.WeakSet[Any] = weakref.WeakSet()
     found = [f for f in find_spiking(model, named=named) if f.name not in taken]
     running = Running(model, [f.module for f in found if f.sure])
-    shared = running, output_widths(model), set[type](), LeadingAxes(model)
+    widths = output_widths(model)
+    shared = running, widths, set[type](), LeadingAxes(model)
     observers = [SpikeObserver(f, claims, *shared) for f in found]
     if unwatched := why_unwatched(model):
         if observers:
             observers[0].of_the_model = unwatched
         else:  # there may be no run in which to note it
             _log.warning("spikewatch: %s.", unwatched)
-    return observers
+    seen = taken.union(f.name for f in found)
+    inner = weighted.find(named_modules(model), running, taken=seen, widths=widths)
+    return [*observers, *inner]
 
 
 class SpikeObserver:

@@ -1,7 +1,8 @@
 """Observers of synaptic operations: what weight layers multiply their weights with.
 
 One forward hook a layer, in the observed steps that have the dear readings. Counted is what the
-layer was called with. What a module multiplies by itself: `own_products`.
+layer was called with; where it may make spikes of that, what it multiplies in the end. What other
+modules multiply by themselves: `own_products`.
 """
 
 import time
@@ -16,10 +17,12 @@ from spikewatch.observing import Counts, Observer, Session
 
 from . import own_products
 from .fan_out import fan_out, inputs_of_one
+from .functional.weighted import fires, may_fire, own_functions
 from .hooks import Hook, in_recomputation, why_unreadable
 from .modes import FUSED
 from .operations import Operations
-from .own_products import WEIGHTED
+from .own_products import WEIGHTED, ProductObserver
+from .quantized.kernels import Kernel
 from .quantized.pairs import half_of_pair
 from .recognise import fire_several_times
 
@@ -40,8 +43,13 @@ def find(
     free = {n: m for n, m in modules.items() if id(m) not in fused}
     several = fire_several_times(modules.values())
     weighted = {n: m for n, m in free.items() if isinstance(m, WEIGHTED)}
-    layers = [SynapseObserver(n, m, several=several) for n, m in weighted.items()]
+    layers = [_observer(n, m, several=several) for n, m in weighted.items()]
     return [*layers, *own_products.find(modules, several=several)]
+
+
+def _observer(name: str, module: nn.Module, *, several: bool) -> "SynapseObserver":
+    kind = SpikingSynapseObserver if own_functions(module) else SynapseObserver
+    return kind(name, module, several=several)
 
 
 class SynapseObserver:
@@ -95,7 +103,7 @@ class SynapseObserver:
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""
-        counts = self._operations.flush(phase)
+        counts = self._counted(phase)
         if counts is None:
             return None
         module = self._module()
@@ -103,3 +111,35 @@ class SynapseObserver:
         if half == "":
             return None
         return Counts({}, sites={half: counts}) if half else counts
+
+    def _counted(self, phase: str) -> Counts | None:
+        return self._operations.flush(phase)
+
+
+class SpikingSynapseObserver(SynapseObserver):
+    """Counts the operations of a weight layer whose forward may make spikes of what it is given.
+
+    They are what it multiplies with. Where that is not seen, as in a kernel of its own, it is what
+    the layer was called with that counts.
+    """
+
+    def __init__(self, name: str, module: nn.Module, *, several: bool = False) -> None:
+        super().__init__(name, module, several=several)
+        kernels = [Kernel(name)]
+        self._multiplied = ProductObserver(name, module, kernels, several=several, fires=fires)
+
+    def start(self, session: Session) -> None:
+        """Put the hooks on: those that see the product only as long as it may be one of spikes."""
+        super().start(session)
+        module = self._module()
+        if module is not None and may_fire(module):
+            self._multiplied.start(session)
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        super().stop()
+        self._multiplied.stop()
+
+    def _counted(self, phase: str) -> Counts | None:
+        called, multiplied = super()._counted(phase), self._multiplied.flush(phase)
+        return multiplied if multiplied is not None and multiplied.tables else called

@@ -30,8 +30,8 @@ class Observers:
     @property
     def layers(self) -> list[Layer]:
         """What they watch, in the model's order; layers found within another one after it."""
-        watched = [x for x in self if x.layer.kind != "synapse"]
-        return [y for x in watched for y in (x.layer, *getattr(x, "inner_layers", ()))]
+        found = [y for x in self for y in (x.layer, *getattr(x, "inner_layers", ()))]
+        return [layer for layer in found if layer.kind != "synapse"]
 
     @property
     def are_of_spikes(self) -> bool:

@@ -20,8 +20,9 @@ from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
 from ..libraries import own_numbers, user
 from ..library import Dynamics, Library
+from ..quantized.operands import comes_from
 from ..reachable import own_forward
-from ..spike_values import looks_like_spikes
+from ..spike_values import are_of_one_size, looks_like_spikes
 from .listening import FunctionCall
 from .places import Place, Turns
 from .sources import (
@@ -94,8 +95,14 @@ class Inside:
         functions: frozenset[Any],
         weights: Weights,
         subject: Callable[[Library], Subject],
+        *,
+        weighs: bool = False,
     ) -> None:
-        """Take the module, what it can reach, the model's weights, and what makes a subject."""
+        """Take the module, what it can reach, the model's weights, and what makes a subject.
+
+        Where the module has weights itself (`weighs`), its functions may well quantize these, or
+        activations of a few bits: only zeros and a single size are spikes there.
+        """
         self.functions = functions
         self.settled: bool | None = None
         self.sure = False
@@ -103,6 +110,7 @@ class Inside:
         self._module = module
         self._weights = weights
         self._subject = subject
+        self._weighs = weighs
         self._turns: dict[tuple[Any, Place], Turns] = {}
         self._layers: dict[tuple[Any, Place, int], InnerLayer] = {}
         self._no_spikes: set[Any] = set()  # functions that make something else
@@ -117,6 +125,11 @@ class Inside:
     def layers(self) -> list[Layer]:
         """The inner layers that are stored."""
         return [x.layer for x in self._layers.values() if x.layer is not None]
+
+    @property
+    def fires(self) -> bool:
+        """Whether a function within has shown to make spikes."""
+        return any(inner.sure for inner in self._layers.values())
 
     def settle(self, *, inner: bool, sure: bool = True) -> None:
         """Say whether what is made inside is a layer of its own."""
@@ -134,7 +147,8 @@ class Inside:
         spikes = call.output
         if call.function in self._no_spikes:
             return
-        if source.is_weight or not spikes.is_floating_point() or spikes.dim() == 0:
+        is_weight = source.is_weight or self._is_own_weight(x)
+        if is_weight or not spikes.is_floating_point() or spikes.dim() == 0:
             self._drop(call.function)
             return
         if x is not None and is_of_parameters(x):
@@ -156,11 +170,18 @@ class Inside:
         inner.has_graph |= call.has_graph
         if not inner.sure:
             verdict = looks_like_spikes(spikes)
-            if verdict is False:
+            if verdict is False or (self._weighs and not are_of_one_size(spikes)):
                 self._drop(call.function)
                 return
             inner.sure = verdict is True
         self._read(session, inner, call, running)
+
+    def _is_own_weight(self, x: Tensor | None) -> bool:
+        """Whether a function is given the module's weight, in whatever shape."""
+        module = self._module() if self._weighs and x is not None else None
+        if module is None or x is None:
+            return False
+        return any(comes_from(x, p) for p in nn.Module.parameters(module) if p.dim() > 1)
 
     def _made(self, spikes: Tensor, place: Place, source: Source) -> Made:
         mine = not self._name or source.name.startswith((f"{self._name}.", UNREGISTERED))
@@ -222,7 +243,8 @@ class Inside:
         mixed = {key for key, turns in self._turns.items() if turns.mixed}
         for (function, place, _), inner in self._layers.items():
             counts = inner.reader.flush(session, phase)
-            if self.settled and inner.has_graph and inner.layer is None:
+            shown = inner.has_graph and (inner.sure or not self._weighs)
+            if self.settled and shown and inner.layer is None:
                 inner.layer = self._named(inner)
                 session.confirm(inner.layer)
             if counts is not None and inner.layer is not None and (function, place) not in mixed:
@@ -233,9 +255,9 @@ class Inside:
         module, by = self._module(), inner.function.__name__
         kind = by if module is None else own_type(module).__name__
         taken = {x.name for x in self.layers}
-        if self._is_alone():
+        if self._is_alone() and not self._weighs:
             name = self._name
-        elif not inner.source:
+        elif not inner.source or self._weighs:
             name = f"{self._name}.{by}".lstrip(".")
         elif not self._name or inner.source.startswith(f"{self._name}."):
             name = f"{inner.source}.spikes"

@@ -39,9 +39,12 @@ class Ear:
         functions: frozenset[Any],
         running: "Running",
         subject: Callable[[Library], Subject],
+        *,
+        weighs: bool = False,
     ) -> None:
         self.module = weakref.ref(module)
-        self.inside = Inside(name, self.module, functions, running.weights, subject)
+        weights = running.weights
+        self.inside = Inside(name, self.module, functions, weights, subject, weighs=weighs)
         self.loose = Pass()
         """Of calls outside of any pass that a hook has seen."""
         forward = getattr(own_type(module), "forward", None)

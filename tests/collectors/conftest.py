@@ -34,6 +34,8 @@ class Listener:
         unlisted = [o for o in found if o.layer.kind == "synapse"]
         counting = (SynapseObserver, ProductObserver)
         self.synapses = {o.layer.name: o for o in unlisted if isinstance(o, counting)}
+        self.within = [o for o in unlisted if not isinstance(o, counting)]
+        """Observers of what layers with weights make within."""
         for observer in found:
             observer.start(self)
 
@@ -85,7 +87,7 @@ class Listener:
         return any(parameter is p for p in self.optimized)
 
     def stop(self) -> None:
-        for observer in (*self.observers.values(), *self.synapses.values()):
+        for observer in (*self.observers.values(), *self.synapses.values(), *self.within):
             observer.stop()
 
 
