@@ -16,7 +16,7 @@ from spikewatch.observing import Counts, Session
 
 from ..calls import Subject
 from ..library import Library
-from ..reachable import functions_of, reaches_tap
+from ..reachable import functions_of, reaches_compiled, reaches_tap
 from .inside import Inside
 from .running import Ear, Running
 
@@ -30,8 +30,8 @@ def own_functions(module: nn.Module) -> frozenset[Any]:
     if not isinstance(module, _WEIGHTED):
         return frozenset()
     home = getattr(getattr(own_type(module), "forward", None), "__module__", None) or ""
-    if home.startswith("torch.") or reaches_tap(module):
-        return frozenset()
+    if home.startswith("torch.") or reaches_tap(module) or reaches_compiled(module):
+        return frozenset()  # what is compiled would be compiled anew for who listens
     return functions_of(module)
 
 
