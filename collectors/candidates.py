@@ -8,6 +8,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from .functional.handing_on import hands_on
 from .hooks import why_unreadable
 from .library import first_tensor
 from .quantized.operands import is_made_of_weights
@@ -57,7 +58,7 @@ class Candidate:
         """Take what speaks for the layer, what others claim, its class, and those proven."""
         self._found_by = found_by
         self._by_threshold = found_by == "threshold"
-        self._may_all_fire = found_by != "code"
+        self._by_code = found_by == "code"
         self._claims = claims
         self._cls = cls
         self._spiking = spiking
@@ -94,6 +95,12 @@ class Candidate:
             if any(is_made_of_weights(t) for t in inputs):
                 self.why = "it is called with a weight, so it quantizes that"
                 return "no"
+        if by != "class" and spikes.dim() == 0:
+            self.why = "its output is a single number, as a loss is"
+            return "no"
+        if self._by_code and any(hands_on(n, t, spikes) for n in own for t in inputs):
+            self.why = "it hands on what it is called with"
+            return "no"
         if by == "code" and not own:
             self.why = "its output is not made by a spike function of its own"
             return "no"
@@ -103,7 +110,7 @@ class Candidate:
         if _is_network(own, made):
             self.why = "it is made of several layers, or returns some of its spikes only"
             return "no"
-        verdict = looks_like_spikes(spikes, may_all_fire=self._may_all_fire)
+        verdict = looks_like_spikes(spikes, may_all_fire=not self._by_code)
         if self._by_threshold and verdict is not False:
             if any(_are_spikes(t) for t in inputs):
                 self.why = "it is called with spikes"
@@ -111,7 +118,7 @@ class Candidate:
             if verdict is None and by == "threshold" and not self._may_be_silent(spikes, inputs):
                 return "wait"
         if verdict is False:
-            never = ", and is never 0" if not self._may_all_fire and bool(spikes.all()) else ""
+            never = ", and is never 0" if self._by_code and bool(spikes.all()) else ""
             self.why = f"its output takes many values{never}"
             return "no"
         if by != "class" and verdict and _is_sign(spikes):

@@ -23,6 +23,7 @@ from ..library import Dynamics, Library
 from ..quantized.operands import comes_from
 from ..reachable import own_forward
 from ..spike_values import are_of_one_size, looks_like_spikes
+from .handing_on import hands_on
 from .listening import FunctionCall
 from .places import Place, Turns
 from .sources import (
@@ -169,6 +170,9 @@ class Inside:
         inner.source = inner.source or source.name
         inner.has_graph |= call.has_graph
         if not inner.sure:
+            if x is not None and hands_on(call.context, x, spikes):
+                self._drop(call.function)
+                return
             verdict = looks_like_spikes(spikes)
             if verdict is False or (self._weighs and not are_of_one_size(spikes)):
                 self._drop(call.function)
