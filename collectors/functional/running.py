@@ -111,7 +111,7 @@ class Running:
         self._codes: set[CodeType] = set()
         self._local = threading.local()
         self._session: Session | None = None
-        self._loose_step: tuple[int, int] | None = None
+        self._loose_pass: tuple[int, int | None] | None = None
 
     @property
     def stack(self) -> list[tuple[Ear, Pass]]:
@@ -191,9 +191,10 @@ class Running:
         return (able[0], able[0].loose) if again else (None, Pass())
 
     def _begin_loose(self, session: Session) -> None:
-        now = session.step, session.n_forwards
-        if now != self._loose_step:
-            self._loose_step = now
+        # Steps may end within a forward pass of the model, which goes on.
+        now = session.n_forwards, None if session.root_pass.runs else session.step
+        if now != self._loose_pass:
+            self._loose_pass = now
             for ear in self._ears.values():
                 ear.loose = Pass()
 
