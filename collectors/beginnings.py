@@ -3,11 +3,13 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikewatch.observing import Session
 
 from .functional.places import caller_of_module, place_of
+from .hooks import in_recomputation
+from .kept_state import KeptState
 from .left_behind import LeftBehind
 from .libraries import user
 from .library import Library, unknown_start
@@ -30,6 +32,8 @@ class Beginnings:
         self._left = (
             None if library.states is None else LeftBehind(library.states, is_users=self._is_users)
         )
+        self._kept = KeptState()  # of users' modules, under names that tell nothing
+        self._follows = False  # the call that runs
         self._starts: bool | None = None
 
     def before_forward(
@@ -46,6 +50,9 @@ class Beginnings:
             starts = self._library.starts_sample(module, args, kwargs)
             if self._left is not None:
                 starts = self._left.starts(session, name, (module, args, kwargs), starts)
+            self._follows = starts is None and self._is_users and not in_recomputation()
+            if self._follows:
+                starts = self._kept.enter(session, name, module)
             self._starts = session.begins_sample(name, starts)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(name, error)
@@ -55,7 +62,7 @@ class Beginnings:
         self._starts = None
 
     def answer(
-        self, session: Session, module: nn.Module | None, output: Any
+        self, session: Session, module: nn.Module | None, output: Any, spikes: Tensor
     ) -> tuple[bool | None, Hashable]:
         """The call is over: whether a sample began with it, and the place where it was made.
 
@@ -65,6 +72,8 @@ class Beginnings:
         if self._left is None or module is None or not session.detailed:
             return starts, None
         self._left.leave(session, module, output)
+        if self._follows:
+            self._kept.leave(session, module, spikes.shape, has_graph=spikes.requires_grad)
         if starts is not None or not self._is_users or user.states_after(module, output):
             return starts, None
         chain, owner = place_of(caller_of_module(), None)

@@ -145,6 +145,7 @@ class Subject:
             observed: that no gradient comes says nothing then.
         optimizes: Whether an optimizer of the model holds a parameter.
         is_gate: Whether what the layer makes are the gates of a cell.
+        is_open: Whether the samples that run may go on after the step that is flushed.
     """
 
     library: Library
@@ -159,6 +160,7 @@ class Subject:
     misses_turns: bool = False
     optimizes: Callable[[Tensor], bool] = _by_nobody
     is_gate: bool = False
+    is_open: bool = False
 
     def channel_axis(self, shape: Sequence[int]) -> int | None:
         """Which axis of neurons of that shape is that of channels.

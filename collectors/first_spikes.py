@@ -42,17 +42,23 @@ _NAMES = (
     "sum_ttfs_restricted_steps",
     "sum_ttfs_length_steps",
 )
+_BATCH_CHANGES = (
+    "the batch becomes smaller or larger within a sample, as where sequences of several lengths "
+    "are packed. Which row is whose is not known then: there is no time to first spike, nor a "
+    "number of samples. With sequences of one length, padded, both are known"
+)
 
 
 class FirstSpikes:
     """Counts, for pairs of sample and neuron, the time steps before the first event."""
 
     def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._times_are_given = subject.library.spike_times
         self._in_sample = False  # its beginning was seen
         self._lead: Array | None = None  # silent steps before the first event
         self._waiting: Array | None = None  # no event yet
-        self._n_steps = 0
+        self._n_steps = self._size = 0  # of the sample; neurons of the batch in its calls
         self._readings = Readings()  # Σ lead, censored pairs
         self._lengths: list[tuple[int, int]] = []  # pairs, time steps
         self._n_obs = 0  # of a neuron, in all calls
@@ -78,11 +84,12 @@ class FirstSpikes:
             self._read_step(call.values)
 
     def _read_step(self, values: Tensor) -> None:
-        silent = sample(values, fair_stride(values.numel(), _MOST_PAIRS)) == 0
+        size = values.numel()
+        silent = sample(values, fair_stride(size, _MOST_PAIRS)) == 0
         if self._lead is None or self._waiting is None:
-            self._lead, self._waiting = silent * 1.0, silent
-        elif len(silent) != len(self._waiting):
-            self._forget()
+            self._lead, self._waiting, self._size = silent * 1.0, silent, size
+        elif size != self._size:
+            self._give_up()
             return
         else:
             self._waiting &= silent
@@ -92,15 +99,16 @@ class FirstSpikes:
     def _read_sequence(self, call: Call, axis: int) -> None:
         in_time = call.values.movedim(axis, 0)
         n_steps = len(in_time)
-        stride = fair_stride(in_time.numel() // n_steps, _MOST_PAIRS)
+        size = in_time.numel() // n_steps
+        stride = fair_stride(size, _MOST_PAIRS)
         events = stack([sample(x, stride) for x in in_time]) != 0
         # The earliest event has the most steps left: their maximum tells it.
         most_left = highest(events * countdown(n_steps, like=events))
         lead, silent = n_steps - most_left, most_left == 0
         if self._lead is None or self._waiting is None:
-            self._lead, self._waiting = lead, silent
-        elif len(lead) != len(self._waiting):
-            self._forget()
+            self._lead, self._waiting, self._size = lead, silent, size
+        elif size != self._size:
+            self._give_up()
             return
         else:  # a further part of the sample
             self._lead = self._lead + self._waiting * lead
@@ -117,6 +125,10 @@ class FirstSpikes:
         """The sample is over: what did not fire yet is censored."""
         if self._lead is not None and self._waiting is not None:
             self._take_in(self._lead, self._waiting, self._n_steps)
+        self._forget()
+
+    def _give_up(self) -> None:
+        self._subject.tell(_BATCH_CHANGES)
         self._forget()
 
     def _forget(self) -> None:
@@ -136,7 +148,10 @@ class FirstSpikes:
 
     def flush(self) -> Counts | None:
         """Counters of the table `timing`, and the histogram of the times."""
-        self._close()
+        if self._subject.is_open:
+            self._forget()  # how long it is would be wrong, and who fires later would be censored
+        else:
+            self._close()
         n_obs, self._n_obs = self._n_obs, 0
         if self._counts is None:
             return None

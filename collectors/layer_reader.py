@@ -21,6 +21,11 @@ _ONE_REPLICA = (
     "called on several devices or in several threads in one step; the figures are those of one of "
     "them, a part of the batch"
 )
+_SPLIT = (
+    "optimizer steps end within the model's forward, so that samples go on from step to step, as "
+    "in truncated backpropagation through time. Neither their time to first spike nor their "
+    "number is known of a step; rates, gradients and operations are"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class LayerReader:
         if session is not None:
             self._subject.loss_scale = session.loss_scale
             self._subject.misses_turns = session.misses_turns
+        self._subject.is_open = session is not None and self._is_open(session, phase)
         if self._lane(phase).end():
             self._sites.pop(phase, None)
             self._plain = None
@@ -133,6 +139,12 @@ class LayerReader:
         self.flush(None, phase)
         if (clock := self._clocks.get((phase, False))) is not None:
             clock.end_step()
+
+    def _is_open(self, session: Session, phase: str) -> bool:
+        """Whether the samples that run may go on in the next step; where they do it is told."""
+        if phase == "train" and session.root_pass.is_split and session.detailed and self._sites:
+            self._subject.tell(_SPLIT)
+        return phase == "train" and session.root_pass.leaves_open
 
     def _lane(self, phase: str) -> Lane:
         lane = self._lanes.get(phase)
@@ -156,7 +168,8 @@ class LayerReader:
             clock = self._clocks[phase, call.again] = TimeSteps()
         starts = None if call.again else call.starts_sample
         if starts is None and not call.again and clock.is_first(session.n_forwards):
-            starts = False if self._continuity.goes_on(call) else None
+            goes_on = session.root_pass.goes_on(session.step) or self._continuity.goes_on(call)
+            starts = False if goes_on else None
         call.time, call.starts_sample = clock.next(starts, forward=session.n_forwards)
         index = clock.longest - 1 if call.time is None else call.time
         call.probed, call.spread = self._turn.takes(index), self._turn.spreads(index)

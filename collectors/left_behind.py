@@ -18,7 +18,7 @@ from .library import Start, States
 
 
 _N_LOOKED_AT = 64
-_UNKNOWN = (
+UNKNOWN = (
     "the potential that its calls of a step begin with is neither the same everywhere nor has it a "
     "graph: whether a sample begins there, or goes on, shows only in steps that are observed one "
     "after the other"
@@ -41,7 +41,7 @@ class LeftBehind:
         """A call is over."""
         if not self._is_needed or in_recomputation():
             return  # of one that is long over
-        self._looks = [_look(s) for s in self._states.after(module, output) if _is_seen(s)]
+        self._looks = [glance(s) for s in self._states.after(module, output) if _is_seen(s)]
         self._left_at = session.step, session.n_forwards
 
     def starts(
@@ -70,7 +70,7 @@ class LeftBehind:
         if goes_on is None:
             goes_on = self._goes_on
         if goes_on is None:
-            session.note(name, _UNKNOWN)
+            session.note(name, UNKNOWN)
         return goes_on is False
 
     def _is_latest(self, session: Session) -> bool:
@@ -80,21 +80,22 @@ class LeftBehind:
 
     def _has(self, state: Tensor) -> bool | None:
         """Whether the state, or a part of the batch's, is as it was left; None: nothing was."""
-        look = _look(state)
-        return any(_share(look, left) for left in self._looks) if self._looks else None
+        look = glance(state)
+        return any(shares(look, left) for left in self._looks) if self._looks else None
 
 
 def _is_seen(state: Any) -> bool:
     return isinstance(state, Tensor) and state.is_cpu and state.numel() > 0
 
 
-def _look(state: Tensor) -> Tensor:
+def glance(state: Tensor) -> Tensor:
     """Numbers from all over a state, as they are now."""
     flat = state.detach().reshape(-1)
     return flat[:: -(-flat.numel() // _N_LOOKED_AT)].clone()
 
 
-def _share(one: Tensor, other: Tensor) -> bool:
+def shares(one: Tensor, other: Tensor) -> bool:
+    """Whether any number of a look is the same in another one."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return bool(torch.isclose(one, other, rtol=0.0, atol=0.0, equal_nan=True).any())

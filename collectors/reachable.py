@@ -98,6 +98,7 @@ def _is_compiled(thing: Any) -> bool:
 def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
     todo: list[tuple[Any, int]] = [(getattr(own_type(module), "forward", None), 0)]
     todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
+    todo += [(f, depth) for f in _functions_of_parts(module)]
     seen: set[int] = set()
     while todo and len(seen) < 2000:
         thing, level = todo.pop()
@@ -107,6 +108,18 @@ def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
         yield thing
         if level < depth:
             todo += [(t, level + 1) for t in _named_in(thing, own_type(module))]
+
+
+def _functions_of_parts(module: nn.Module) -> Iterator[Any]:
+    """Functions in the classes of a module's parts that its forward names: `lif.sg_function(u)`."""
+    code = getattr(getattr(own_type(module), "forward", None), "__code__", None)
+    names = code_names(code) if isinstance(code, types.CodeType) else set[str]()
+    classes = {own_type(m) for m in nn.Module.modules(module) if m is not module}
+    own = {c for part in classes for c in part.__mro__ if package(c) not in NO_PACKAGES}
+    for cls in own - {*own_type(module).__mro__}:
+        held = [vars(cls)[n] for n in names if n in vars(cls)]
+        held = [x.__func__ if isinstance(x, staticmethod) else x for x in held]
+        yield from (thing for thing in held if autograd_function(thing) is not None)
 
 
 def autograd_function(thing: Any) -> Any:

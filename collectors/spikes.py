@@ -163,11 +163,12 @@ class SpikeObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of every instrument; those of further sites of a shared module apart."""
         counts = self._reader.flush(self._session, phase)
-        if self._standing.end_step(phase):
+        inner = {}
+        if self._ear is not None and self._session is not None:
+            inner = self._ear.inside.flush(self._session, phase)
+        if self._standing.end_step(phase, is_seen=bool(inner)):
             counts = None  # the step in which the layer is known at last was counted in part only
-        if self._ear is None or self._session is None:
-            return counts
-        if inner := self._ear.inside.flush(self._session, phase):
+        if inner:
             self.called = None  # it is seen, though its own forward may be called by hand
             return Counts({}, sites=inner)
         return counts
@@ -243,7 +244,7 @@ class SpikeObserver:
             return
         if self._library.spike_times:
             values = values.isfinite().to(values.dtype)  # one event for each neuron that fires
-        starts, place = self._beginnings.answer(session, module, output)
+        starts, place = self._beginnings.answer(session, module, output, spikes)
         self._reader.read(
             session,
             Call(

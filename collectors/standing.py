@@ -143,11 +143,16 @@ class Standing:
         """What is open of the step that runs does not matter: none of it is counted."""
         self._open_phases.discard(phase)
 
-    def end_step(self, phase: str) -> bool:
-        """Whether calls of the step, or evaluation, that ends were not counted: it was open."""
+    def end_step(self, phase: str, *, is_seen: bool = False) -> bool:
+        """Whether calls of the step, or evaluation, that ends were not counted: it was open.
+
+        `is_seen`: what functions make within it was counted, whatever becomes of what it returns.
+        """
         if phase not in self._open_phases:
             return False
         self._open_phases.remove(phase)
+        if is_seen:
+            return True
         self._n_open_steps += 1
         if self.waits and self._n_open_steps == PATIENCE_OPEN_STEPS:
             n, why = self._n_open_steps, self.candidate.why

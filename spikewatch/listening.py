@@ -46,6 +46,11 @@ class Listening:
         self._part_hooks: list[Any] = []
         self._detailed = False
 
+    @property
+    def hears_end(self) -> bool:
+        """Whether the end of each forward pass of the model itself is told."""
+        return self._after_hook is not None
+
     def start(self, model: nn.Module) -> None:
         """Put on what tells of forward passes."""
         self._model = weakref.ref(model)

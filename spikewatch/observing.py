@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .layers import Layer
+from .root_pass import RootPass
 
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ class Session(Protocol):
 
     n_forwards: int
     """Number of the model's forward pass, from 1; 0 while the model itself was never called."""
+
+    root_pass: RootPass
+    """The forward pass of the model that runs now: whether it goes on from step to step."""
 
     def touch(self) -> None:
         """Say that a forward pass runs (some roots are never called as modules)."""

@@ -6,6 +6,8 @@ class Samples:
 
     A sample has begun where the first layer of a forward pass says so. The layers after it are at
     rest until something has reached them: what they say then, again and again, is no new sample.
+    But one that has left rest, and is there again while the first one is not called any more, is
+    trained or evaluated by itself, as the layers of forward-forward learning are.
     """
 
     def __init__(self) -> None:
@@ -13,6 +15,8 @@ class Samples:
         self._n_forwards = -1
         self._n_begun = 0  # samples of that layer
         self._begun: dict[str, int] = {}  # by layer: which of them it has begun
+        self._n_first_calls = 0
+        self._moved_at: dict[str, int] = {}  # by layer: how many when it was not at rest, lately
 
     def begins(self, layer: str, starts: bool | str | None, *, n_forwards: int) -> bool | None:
         """Whether a call is the first time step of a sample; None where nobody tells.
@@ -28,8 +32,12 @@ class Samples:
                 self._first, self._n_begun = layer, self._n_begun + 1
         if layer == self._first:
             self._n_begun += bool(starts)
-        if starts == "at rest":
-            starts = layer == self._first or self._begun.get(layer) != self._n_begun
+            self._n_first_calls += 1
+        if starts is False:
+            self._moved_at[layer] = self._n_first_calls
+        elif starts == "at rest":
+            alone = self._moved_at.get(layer) == self._n_first_calls
+            starts = alone or layer == self._first or self._begun.get(layer) != self._n_begun
         if starts:
             self._begun[layer] = self._n_begun
         return bool(starts) if starts is not None else None

@@ -10,6 +10,7 @@ from torch import Tensor
 from .errors import AttachError
 from .layers import Layer
 from .recorder import Recorder
+from .root_pass import RootPass
 from .samples import Samples
 
 
@@ -26,6 +27,7 @@ class LiveSession:
         n_forwards: Number of the root's forward pass, from 1.
         step: Number of the current step.
         root_phase: `train` or `eval` while a forward pass of the root runs, else None.
+        root_pass: That forward pass, where steps end within it.
         eval_pending: Whether something was counted in phase `eval` since its last flush.
         spent_s: Time spent in hooks since the step began.
         loss_scale: What the loss of the step that ends was multiplied by; None: by nothing.
@@ -40,6 +42,7 @@ class LiveSession:
         self.n_forwards = 0
         self.step = 0
         self.root_phase: str | None = None
+        self.root_pass = RootPass()
         self.eval_pending = False
         self.spent_s = 0.0
         self.loss_scale: torch.Tensor | float | None = None

@@ -159,6 +159,7 @@ class Stepping:
         if self._goes_on(clock, module):
             session.root_phase = "train"
             session.n_forwards += 1
+            session.root_pass.enter(session.step)
             return
         began, step = time.perf_counter(), session.step
         try:
@@ -191,6 +192,7 @@ class Stepping:
                 self._goes_on_evaluating = False
         session.root_phase = "train" if training else "eval"
         session.n_forwards += 1
+        session.root_pass.enter(session.step)
         self._listening.see_root()
         self._in_step = training
         if training:
@@ -236,6 +238,7 @@ class Stepping:
         if raised and self.session.active:
             self._drop_pass(of_root=not is_replica)
         self.session.root_phase = None
+        self.session.root_pass.leave()
 
     def _after_part(self, *_: Any) -> None:
         if self.session.active and forward_raised():
@@ -271,6 +274,7 @@ class Stepping:
             session.step += 1
         else:
             self._account()
+        session.root_pass.end_step(end_is_told=self._listening.hears_end)
         self._arm()
         self._after_step()
 

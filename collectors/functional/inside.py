@@ -52,10 +52,16 @@ class Pass:
     Attributes:
         made: By the node that made it, what was made until now; only until it is settled.
         trains: Whether gradients are enabled around it; None where its beginning was not seen.
+        begins: Whether a sample begins with it, as the state that the module keeps tells.
+        shape: Of the spikes made last in it.
+        has_graph: Whether any of its spikes have one.
     """
 
     made: WeakKeyDictionary[Any, Made] = field(default_factory=WeakKeyDictionary)
     trains: bool | None = None
+    begins: bool | None = None
+    shape: tuple[int, ...] = ()
+    has_graph: bool = False
 
 
 class InnerLayer:
@@ -72,12 +78,12 @@ class InnerLayer:
         self._n_calls = 0  # of that pass
 
     def starts(self, running: Pass) -> bool | None:
-        """Whether a sample begins with this call; None where only the model's forward tells."""
+        """Whether a sample begins with this call; None where the pass does not tell."""
         if running is self._pass:
             self._n_calls += 1
             return False
         within, self._pass, self._n_calls = self._n_calls > 1, running, 1
-        return True if within else None
+        return True if within and running.begins is None else running.begins
 
 
 class Inside:
@@ -219,6 +225,8 @@ class Inside:
 
     def _read(self, session: Session, inner: InnerLayer, call: FunctionCall, running: Pass) -> None:
         module, values = self._module(), call.output.detach()
+        running.shape = values.shape
+        running.has_graph |= call.has_graph
         made = Call(
             values,
             values,

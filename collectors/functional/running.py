@@ -17,6 +17,7 @@ from spikewatch.observing import Session
 from ..calls import Subject
 from ..candidates import Made
 from ..hooks import Hook, in_recomputation, why_unreadable
+from ..kept_state import KeptState, keeps_state
 from ..library import Library
 from ..reachable import functions_of, reaches_tap
 from ..recognise import Found
@@ -42,6 +43,7 @@ class Ear:
         *,
         weighs: bool = False,
     ) -> None:
+        self.name = name
         self.module = weakref.ref(module)
         weights = running.weights
         self.inside = Inside(name, self.module, functions, weights, subject, weighs=weighs)
@@ -49,6 +51,7 @@ class Ear:
         """Of calls outside of any pass that a hook has seen."""
         forward = getattr(own_type(module), "forward", None)
         self.forward: CodeType | None = getattr(forward, "__code__", None)
+        self._kept = KeptState() if keeps_state(module) else None
         self._running = running
         self._handles: list[Any] = []
 
@@ -79,13 +82,30 @@ class Ear:
             self._running.stop(self)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        self._running.stack.append((self, Pass(trains=torch.is_grad_enabled())))
+        runs = Pass(trains=torch.is_grad_enabled())
+        self._running.stack.append((self, runs))
+        if self._kept is not None and (session := self._running.reads_closely) is not None:
+            try:
+                runs.begins = self._kept.enter(session, self.name, module)
+                if runs.begins is not None:
+                    self._running.told = session.n_forwards, runs.begins
+            except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
+                session.fault(self.name, error)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
         stack = self._running.stack
-        if any(ear is self for ear, _ in stack):
-            while stack.pop()[0] is not self:
-                pass  # what an exception left behind
+        if not any(ear is self for ear, _ in stack):
+            return
+        ear, runs = stack.pop()
+        while ear is not self:
+            ear, runs = stack.pop()  # what an exception left behind
+        session = self._running.reads_closely
+        if self._kept is None or session is None or not runs.shape:
+            return
+        try:
+            self._kept.leave(session, module, runs.shape, has_graph=runs.has_graph)
+        except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
+            session.fault(self.name, error)
 
 
 def ear_of(found: Found, running: "Running", subject: Callable[[Library], Subject]) -> Ear | None:
@@ -111,7 +131,9 @@ class Running:
         self._codes: set[CodeType] = set()
         self._local = threading.local()
         self._session: Session | None = None
-        self._loose_step: tuple[int, int] | None = None
+        self.told: tuple[int, bool] | None = None
+        """In which forward pass a state without a graph told whether a sample begins with it."""
+        self._loose_pass: tuple[int, int | None] | None = None
 
     @property
     def stack(self) -> list[tuple[Ear, Pass]]:
@@ -119,6 +141,13 @@ class Running:
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack
+
+    @property
+    def reads_closely(self) -> Session | None:
+        """The session, in a step with the dear readings outside of a recomputation, else None."""
+        session = self._session
+        close = session is not None and session.active and session.detailed
+        return session if close and not in_recomputation() else None
 
     def start(self, ear: Ear, session: Session) -> None:
         """An ear listens from now on."""
@@ -161,6 +190,8 @@ class Running:
         ear, runs = self.stack[-1] if self.stack else self._loose(session, frame, call)
         if ear is None or not ear.inside.live or call.function not in ear.inside.functions:
             return
+        if runs.begins is None and self.told is not None and self.told[0] == session.n_forwards:
+            runs.begins = self.told[1]
         place, module = place_of(frame, ear.forward)
         if not self._is_neuron(module):
             ear.inside.hear(session, call, frame, place, runs)
@@ -191,9 +222,10 @@ class Running:
         return (able[0], able[0].loose) if again else (None, Pass())
 
     def _begin_loose(self, session: Session) -> None:
-        now = session.step, session.n_forwards
-        if now != self._loose_step:
-            self._loose_step = now
+        # Steps may end within a forward pass of the model, which goes on.
+        now = session.n_forwards, None if session.root_pass.runs else session.step
+        if now != self._loose_pass:
+            self._loose_pass = now
             for ear in self._ears.values():
                 ear.loose = Pass()
 

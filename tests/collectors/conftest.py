@@ -12,6 +12,7 @@ from spikewatch.collectors.synapses import SynapseObserver
 from spikewatch.finding import find_observers
 from spikewatch.layers import Layer
 from spikewatch.observing import OnHost
+from spikewatch.root_pass import RootPass
 from spikewatch.samples import Samples
 
 
@@ -26,6 +27,7 @@ class Listener:
         self.misses_turns = False
         self.forced_phase: str | None = None
         self.samples = Samples()
+        self.root_pass = RootPass()
         self.optimized: list[Tensor] = []
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []

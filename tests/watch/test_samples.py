@@ -275,3 +275,68 @@ def test_every_step_counts_of_parts_that_are_trained_apart(watched, stored):
         assert watch.step == 2 * (step + 1)
     watch.close()
     assert stored("SELECT message FROM events WHERE message LIKE '%no forward%'").height == 0
+
+
+class ForwardForward(nn.Module):
+    """A layer that an optimizer of its own trains."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(n_in, n_out), snn.Leaky(beta=0.9)
+
+    def forward(self, x):
+        mem, spikes = self.lif.init_leaky(), []
+        for t in range(N_STEPS):
+            s, mem = self.lif(self.fc(x[t]), mem)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+
+def test_layers_that_are_trained_one_by_one_are_evaluated_one_by_one(watched, stored):
+    torch.manual_seed(0)
+    net = nn.Sequential(ForwardForward(20, 16), ForwardForward(16, 12))
+    optimizers = [torch.optim.SGD(layer.parameters(), 1e-3) for layer in net]
+    watch = watched(net)
+    for _ in range(2):
+        views = [4 * torch.rand(N_STEPS, BATCH, 20) for _ in range(2)]
+        for layer, optimizer in zip(net, optimizers, strict=True):
+            sum(layer(x).mean() for x in views).backward()
+            optimizer.step()
+            with torch.no_grad():
+                views = [layer(x) for x in views]
+    watch.close()
+    for layer in ("0", "1"):
+        got = timing(stored, f"{layer}.lif")
+        assert set(got["phase"]) == {"train", "eval"}
+        assert set(got["n_steps"]) == {N_STEPS}
+        energy = stored(f"SELECT n_samples FROM energy WHERE layer = '{layer}.fc'")["n_samples"]
+        assert set(energy) == {2 * BATCH}
+
+
+def test_of_packed_sequences_it_is_told_that_samples_cannot_be_told_apart(watched, stored):
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif, self.out = nn.Linear(20, 16), snn.Leaky(beta=0.9), nn.Linear(16, 4)
+
+        def forward(self, packed):
+            mem, total = self.lif.init_leaky(), 0.0
+            for x in packed.data.split(packed.batch_sizes.tolist()):
+                s, mem = self.lif(self.fc(x), mem[: len(x)] if mem.dim() else mem)
+                total = total + self.out(s).square().sum()
+            return total
+
+    torch.manual_seed(0)
+    net = Packed()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    watch = watched(net)
+    for _ in range(2):
+        lengths = (9, 7, 7, 4)
+        net(nn.utils.rnn.pack_sequence([torch.rand(n, 20) for n in lengths])).backward()
+        optimizer.step()
+    watch.close()
+    assert stored("SELECT n_samples FROM energy")["n_samples"].null_count() == 4
+    assert stored("SELECT * FROM timing WHERE n_ttfs_pairs > 0").is_empty()
+    notes = stored("SELECT layer, message FROM events WHERE kind = 'note'")
+    assert notes["layer"].to_list() == ["lif"]
+    assert "packed" in notes["message"].item()
