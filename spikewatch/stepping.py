@@ -68,6 +68,7 @@ class Stepping:
         )
         self._in_step = False  # the latest of them trains, and all was done that it asks for
         self._is_spoilt = False  # what is counted of this step is not the whole of some passes
+        self._raised = ""  # phase of the latest forward pass, if it raised and nothing came since
         self._replicas = threading.Lock()
         self._n_replicas = 0  # of DataParallel, that run now
         self._a_replica_raised = False
@@ -156,6 +157,8 @@ class Stepping:
         clock, session = self._clock, self.session
         if clock is None:
             return
+        if self._raised:  # and the loop goes on
+            self._drop_pass(self._raised, of_root=True)
         if self._goes_on(clock, module):
             session.root_phase = "train"
             session.n_forwards += 1
@@ -236,23 +239,25 @@ class Stepping:
                     return
                 raised, self._a_replica_raised = self._a_replica_raised, False
         if raised and self.session.active:
-            self._drop_pass(of_root=not is_replica)
+            if is_replica:
+                self._drop_pass(self.session.phase(), of_root=False)
+            else:  # unless the training ends with it: then what was seen until then is wanted
+                self._raised = self.session.phase()
         self.session.root_phase = None
         self.session.root_pass.leave()
 
     def _after_part(self, *_: Any) -> None:
         if self.session.active and forward_raised():
-            self._drop_pass(of_root=False)
+            self._drop_pass(self.session.phase(), of_root=False)
 
-    def _drop_pass(self, *, of_root: bool) -> None:
+    def _drop_pass(self, phase: str, *, of_root: bool) -> None:
         """A forward pass has raised, and the loop may go on: what it did must not count.
 
         It cannot be told from what passes before it did in the same step. Those of an evaluation
         are dropped with it; those of training have gradients to come, and the step gets no row.
         """
-        session, clock = self.session, self._clock
+        session, clock, self._raised = self.session, self._clock, ""
         try:
-            phase = session.phase()
             with torch.inference_mode(False), unheard():
                 self.observers.forget(phase)
             if phase == "eval":
@@ -270,6 +275,8 @@ class Stepping:
         session = self.session
         session.root_phase = None  # where no hook told of the forward pass's end
         self._in_step = False
+        if self._raised:
+            self._drop_pass(self._raised, of_root=True)
         if not session.eval_pending and self._ledger.idles():
             session.step += 1
         else:
