@@ -87,3 +87,15 @@ def test_a_gradient_that_grows_to_no_more_than_the_deepest_layers_does_not_explo
     assert explodes in fired(first, wide(range(40, 60), lif={"sum_sq_grad": 1e-1}))
     everywhere = {"sum_sq_grad": 10.0, "sum_sq_grad_deepest": 10.0}
     assert explodes in fired(wide(range(40)), wide(range(40, 60), lif=everywhere))
+
+
+def test_no_gradient_at_all_at_the_first_step_is_a_gate_where_some_comes_now_and_then(wide):
+    gated, rule = {"sum_sq_grad_first": 0.0}, ("gradient-vanishes-through-time", "lif")
+    healthy = [wide(range(12 * i, 12 * i + 2)) for i in range(12)]
+    closed = [wide(range(12 * i + 2, 12 * i + 12), lif=gated) for i in range(12)]
+    assert rule not in fired(*(part for turn in zip(healthy, closed, strict=True) for part in turn))
+
+
+def test_no_gradient_ever_at_the_first_step_is_a_memory_that_nothing_passes(wide):
+    cut, rule = {"sum_sq_grad_first": 0.0}, ("gradient-vanishes-through-time", "lif")
+    assert rule in fired(wide(range(60), lif=cut))
