@@ -16,7 +16,7 @@ from spikewatch.layers import Layer, named_modules, own_type
 from spikewatch.observing import Counts, Observer, Session
 
 from . import own_products
-from .fan_out import fan_out, inputs_of_one
+from .fan_out import axes_within, fan_out, inputs_of_one
 from .functional.weighted import fires, may_fire, own_functions
 from .hooks import Hook, in_recomputation, why_unreadable
 from .modes import FUSED
@@ -98,8 +98,8 @@ class SynapseObserver:
         if reach is None:
             session.note(self.layer.name, _NOT_COUNTED)
             return
-        n_called = x.numel() // inputs_of_one(module, x)
-        self._operations.count(session.phase(), x, reach, n_outputs, n_called=n_called)
+        n_called, axes = x.numel() // inputs_of_one(module, x), axes_within(module, x)
+        self._operations.count(session.phase(), x, reach, n_outputs, n_called=n_called, axes=axes)
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""
