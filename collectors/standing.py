@@ -131,9 +131,10 @@ class Standing:
 
     def reject(self, session: Session, *, hears_functions: bool) -> None:
         """The layer makes no spikes; `hears_functions`: what is made within it is heard."""
-        why = f"not counted as a spiking layer: {self.candidate.why}"
-        if hears_functions:
-            why += ". What functions make within it is counted, where it is spikes"
+        what = "what functions make within it is counted, where that is spikes, and not its output"
+        if not hears_functions:
+            what = "not counted as a spiking layer"
+        why = f"{what}: {self.candidate.why}"
         session.note(self.layer.name, why)
         if self.layer.kind == "spiking":  # as it was stored, when it was found
             self.layer = replace(self.layer, kind="candidate", note=why)
