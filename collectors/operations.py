@@ -23,6 +23,8 @@ _CALLED = "n_called"
 # How many inputs they would be if one of the axes that they have was time: of each such axis, and
 # whether it is one whose places are taken alone.
 _ALONG = "n_along"
+# Nonzero inputs that are like spikes, and were made within the network.
+_MADE = "n_made_spikes"
 _ROUNDING = 1e-4
 # Whole numbers that are larger on average are pixels, rather than how often a neuron fired.
 _MOST_A_STEP = PJ_PER_MAC / PJ_PER_AC
@@ -39,6 +41,7 @@ class Operations:
 
     def __init__(self, *, several: bool = False) -> None:
         self._several = several
+        self._is_made = False
         self._readings: dict[str, list[Tensor]] = {}
         self._calls: dict[str, list[_WithWeight | _OfActivations]] = {}
 
@@ -53,11 +56,15 @@ class Operations:
         n_called: int = 0,
         of_steps: bool = False,
         axes: Axes = (),
+        has_graph: bool = False,
     ) -> None:
         """Count one product of an input with weights, or with a stack of them, one a part.
 
         Where it is known to be spikes of time steps, these may have an amplitude each (`of_steps`).
+        What has a graph was made within the network; in evaluations it is as it was in training.
         """
+        if torch.is_grad_enabled():
+            self._is_made = has_graph
         x = in_full_precision(x)
         row, events, magnitude = self._read(x)
         if of_steps and x.dim() > 1:
@@ -67,8 +74,9 @@ class Operations:
             row += [_reached(n, reach.each) for n in (events, magnitude)[: 1 + self._several]]
         n_leading = 0 if stacked else len(x) if x.dim() > 1 else 1
         call = _WithWeight(
-            n_leading, n_called, axes, x.numel(), n_outputs, reach.mean, reach.each is not None
-        )
+            n_leading, n_called, axes, self._is_made,
+            x.numel(), n_outputs, reach.mean, reach.each is not None,
+        )  # fmt: skip
         self._readings.setdefault(phase, []).extend(row)
         self._calls.setdefault(phase, []).append(call)
 
@@ -141,6 +149,7 @@ class _WithWeight(NamedTuple):
     n_leading: int
     n_called: int
     axes: Axes
+    is_made: bool
     n_inputs: int
     n_outputs: int
     mean_reach: float  # outputs that an input has a weight to, on average
@@ -169,6 +178,8 @@ class _WithWeight(NamedTuple):
             row["n_sops"] += sops
         else:
             row["n_macs"] += dense
+        if self.is_made and n_spikes and inputs.n_nonzero < self.n_inputs:
+            row[_MADE] = row.get(_MADE, 0.0) + inputs.n_nonzero
 
 
 class _OfActivations(NamedTuple):

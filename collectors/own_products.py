@@ -196,6 +196,7 @@ class ProductObserver:
                     stacked=product.is_batched,
                     n_called=x.numel() // math.prod(x.shape[-len(slid) - 1 :]),
                     axes=axes_of(x, slid),
+                    has_graph=sides[1 - place].grad_fn is not None,
                     of_steps=self._fires is not None and self._fires(module),
                 )
             return True

@@ -182,3 +182,52 @@ def test_a_ternary_network_is_seen_to_add(tmp_path):
     assert rows["0"]["compute_pj_per_sample"] == pytest.approx(4.6 * 12 * 40)
     assert rows["0"]["energy_ratio_compute"] == pytest.approx(1.0)
     assert rows["2"]["energy_ratio_compute"] == pytest.approx(0.9 * nonzero / (4.6 * 1200))
+
+
+class Hidden(nn.Module):
+    """Its neurons are a comparison and a detach trick, in the network's own code."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = TernaryLinear(8, 32), nn.Linear(32, 3)
+
+    def forward(self, x):
+        u, out = 0, 0
+        for _ in range(5):
+            u = 0.9 * u + self.fc1(x)
+            soft = torch.sigmoid(4 * (u - 0.5))
+            s = (u > 0.5).float() + (soft - soft.detach())
+            u = u * (1 - s)
+            out = out + self.fc2(s)
+        return out
+
+
+def watched(net, x, folder):
+    """Samples and time steps of each layer and phase, and the notes that tell of them."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with spikewatch.attach(net, dir=folder, every=1, quiet=True):
+        for _ in range(2):
+            net(x).square().sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                net.eval()(x)
+            net.train()
+    with spikewatch.open_store(folder) as store:
+        found = store.sql("SELECT n_samples, sum_time_steps FROM energy").rows()
+        told = "SELECT layer FROM events WHERE kind = 'note' AND message LIKE '%a sample%'"
+        return found, store.sql(told).rows()
+
+
+def test_samples_are_not_guessed_where_nobody_knows_who_makes_the_spikes(tmp_path):
+    torch.manual_seed(0)
+    found, told = watched(Hidden(), 4 * torch.rand(16, 8), tmp_path)
+    assert set(found) == {(None, None)}
+    assert told == [("fc2",)]
+
+
+def test_data_that_are_like_spikes_make_no_network_of_spikes(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(TernaryLinear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    found, told = watched(net, (torch.rand(16, 8) < 0.5).float(), tmp_path)
+    assert set(found) == {(16, 16)}
+    assert not told
