@@ -45,17 +45,25 @@ class Candidate:
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
     have both signs and no silence, are no spikes, nor are times of spikes. Of those that only have
-    a threshold the output has to be spikes without doubt, and the input not to be; where hardly any
-    come, another layer of the class that makes spikes is proof enough, or a graph which shows that
-    the silence is made like spikes are. Of a library's neuron within another one nothing has to be
-    found out, but what it makes is not made by the outer one. Nodes are told apart by themselves
-    and held weakly: the number of one that is freed is soon another's.
+    a threshold the output has to be spikes without doubt, and the input not to be, unless the layer
+    has weights to multiply it with; where hardly any come, another layer of the class that makes
+    spikes is proof enough, or a graph which shows that the silence is made like spikes are. Of a
+    library's neuron within another one nothing has to be found out, but what it makes is not made
+    by the outer one. Nodes are told apart by themselves and held weakly: the number of one that is
+    freed is soon another's.
     """
 
     def __init__(
-        self, *, found_by: Evidence, claims: WeakSet[Any], cls: type, spiking: set[type]
+        self,
+        *,
+        found_by: Evidence,
+        claims: WeakSet[Any],
+        cls: type,
+        spiking: set[type],
+        has_weights: bool = False,
     ) -> None:
         """Take what speaks for the layer, what others claim, its class, and those proven."""
+        self._has_weights = has_weights
         self._found_by = found_by
         self._by_threshold = found_by == "threshold"
         self._by_code = found_by == "code"
@@ -112,7 +120,7 @@ class Candidate:
             return "no"
         verdict = looks_like_spikes(spikes, may_all_fire=not self._by_code)
         if self._by_threshold and verdict is not False:
-            if any(_are_spikes(t) for t in inputs):
+            if not self._has_weights and any(_are_spikes(t) for t in inputs):
                 self.why = "it is called with spikes"
                 return "no"
             if verdict is None and by == "threshold" and not self._may_be_silent(spikes, inputs):

@@ -7,13 +7,17 @@ and transposition are right because torch is.
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+# Of each axis its size, and whether a convolution takes each of its places alone.
+Axes = Sequence[tuple[int, bool]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,24 @@ def inputs_of_one(module: nn.Module, x: Tensor) -> int:
     if isinstance(module, nn.Linear):
         return module.in_features
     return math.prod(x.shape[-len(_kernel(module)) - 1 :])
+
+
+def axes_of(x: Tensor, kernel: Sequence[int]) -> Axes:
+    """The axes that a convolution slides over, and which of them may as well be time.
+
+    Args:
+        x: Its input. Shape: [..., C, *space].
+        kernel: Its size along each axis.
+    """
+    sizes = x.shape[x.dim() - len(kernel) :]
+    return [(n, k == 1) for n, k in zip(sizes, kernel, strict=True)]
+
+
+def axes_within(module: nn.Module, x: Tensor) -> Axes:
+    """Axes within one input of a Linear or Conv layer (`inputs_of_one`) that may be time."""
+    if isinstance(module, nn.Linear) or x.dim() <= len(_kernel(module)):
+        return ()
+    return axes_of(x, _kernel(module))
 
 
 def reach_of(

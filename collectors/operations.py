@@ -1,9 +1,9 @@
 """Counting the operations of products, without waiting for the device."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from spikewatch.metrics.energy import PJ_PER_AC, PJ_PER_MAC
 from spikewatch.observing import Counts, OnHost
 
-from .fan_out import FanOut
+from .fan_out import Axes, FanOut
 from .sums import in_full_precision
 
 
@@ -20,11 +20,16 @@ _NAMES = ("n_inputs", "n_nonzero_inputs", "n_outputs", "n_sops", "n_macs", "n_de
 _LEADING = "n_leading"
 # Inputs that a layer was given: samples times time steps, times places where it works on each.
 _CALLED = "n_called"
+# How many inputs they would be if one of the axes that they have was time: of each such axis, and
+# whether it is one whose places are taken alone.
+_ALONG = "n_along"
+# Nonzero inputs that are like spikes, and were made within the network.
+_MADE = "n_made_spikes"
 _ROUNDING = 1e-4
 # Whole numbers that are larger on average are pixels, rather than how often a neuron fired.
 _MOST_A_STEP = PJ_PER_MAC / PJ_PER_AC
 
-_Row = dict[str, float]
+_Row = dict[str, Any]
 
 
 class Operations:
@@ -36,6 +41,7 @@ class Operations:
 
     def __init__(self, *, several: bool = False) -> None:
         self._several = several
+        self._is_made = False
         self._readings: dict[str, list[Tensor]] = {}
         self._calls: dict[str, list[_WithWeight | _OfActivations]] = {}
 
@@ -49,11 +55,16 @@ class Operations:
         stacked: bool = False,
         n_called: int = 0,
         of_steps: bool = False,
+        axes: Axes = (),
+        has_graph: bool = False,
     ) -> None:
         """Count one product of an input with weights, or with a stack of them, one a part.
 
         Where it is known to be spikes of time steps, these may have an amplitude each (`of_steps`).
+        What has a graph was made within the network; in evaluations it is as it was in training.
         """
+        if torch.is_grad_enabled():
+            self._is_made = has_graph
         x = in_full_precision(x)
         row, events, magnitude = self._read(x)
         if of_steps and x.dim() > 1:
@@ -63,8 +74,9 @@ class Operations:
             row += [_reached(n, reach.each) for n in (events, magnitude)[: 1 + self._several]]
         n_leading = 0 if stacked else len(x) if x.dim() > 1 else 1
         call = _WithWeight(
-            n_leading, n_called, x.numel(), n_outputs, reach.mean, reach.each is not None
-        )
+            n_leading, n_called, axes, self._is_made,
+            x.numel(), n_outputs, reach.mean, reach.each is not None,
+        )  # fmt: skip
         self._readings.setdefault(phase, []).extend(row)
         self._calls.setdefault(phase, []).append(call)
 
@@ -136,6 +148,8 @@ class _WithWeight(NamedTuple):
 
     n_leading: int
     n_called: int
+    axes: Axes
+    is_made: bool
     n_inputs: int
     n_outputs: int
     mean_reach: float  # outputs that an input has a weight to, on average
@@ -152,6 +166,10 @@ class _WithWeight(NamedTuple):
         dense = round(self.mean_reach * self.n_inputs)
         row[_LEADING] += self.n_leading
         row[_CALLED] += self.n_called
+        if self.axes:
+            along = [(self.n_called * n, alone) for n, alone in self.axes]
+            before = row.get(_ALONG, [(0, alone) for _, alone in along])
+            row[_ALONG] = [(n + m, a) for (n, a), (m, _) in zip(before, along, strict=True)]
         row["n_inputs"] += self.n_inputs
         row["n_nonzero_inputs"] += inputs.n_nonzero
         row["n_outputs"] += self.n_outputs
@@ -160,6 +178,8 @@ class _WithWeight(NamedTuple):
             row["n_sops"] += sops
         else:
             row["n_macs"] += dense
+        if self.is_made and n_spikes and inputs.n_nonzero < self.n_inputs:
+            row[_MADE] = row.get(_MADE, 0.0) + inputs.n_nonzero
 
 
 class _OfActivations(NamedTuple):
@@ -186,7 +206,7 @@ class _OfActivations(NamedTuple):
 
 def _fold(
     calls: Sequence[_WithWeight | _OfActivations], numbers: Sequence[float], *, several: bool
-) -> Mapping[str, float | int]:
+) -> _Row:
     row, rest = dict.fromkeys((*_NAMES, _LEADING, _CALLED), 0.0), iter(numbers)
     for call in calls:
         call.add_to(row, rest, several=several)

@@ -21,7 +21,7 @@ from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 from spikewatch.unheard import unheard
 
-from .fan_out import FanOut, reach_of
+from .fan_out import FanOut, axes_of, reach_of
 from .hooks import Hook, in_recomputation, why_unreadable
 from .modes import SeeCalls, would_be_fused
 from .operations import Operations
@@ -187,15 +187,16 @@ class ProductObserver:
             x = sides[1 - place].detach()
             reach = self._reach_of(kernel, product, x, sides[place])
             if reach is not None:
-                n_axes = 0 if product.convolve is None else sides[place].dim() - 2
-                n_called = x.numel() // math.prod(x.shape[-n_axes - 1 :])
+                slid = () if product.convolve is None else tuple(sides[place].shape[2:])
                 self._operations[kernel.layer].count(
                     phase,
                     x,
                     reach,
                     product.n_outputs,
                     stacked=product.is_batched,
-                    n_called=n_called,
+                    n_called=x.numel() // math.prod(x.shape[-len(slid) - 1 :]),
+                    axes=axes_of(x, slid),
+                    has_graph=sides[1 - place].grad_fn is not None,
                     of_steps=self._fires is not None and self._fires(module),
                 )
             return True

@@ -153,9 +153,13 @@ def _with_owners(
 
 def _may_be_neuron(module: nn.Module) -> bool:
     """Whether a module is a user's that has no weights."""
+    return not own_type(module).__module__.startswith("torch.") and not has_weights(module)
+
+
+def has_weights(module: nn.Module) -> bool:
+    """Whether a module has parameters that are matrices, in parts of it as well."""
     parts = (p for m in nn.Module.modules(module) for p in m._parameters.values() if p is not None)
-    torchs = own_type(module).__module__.startswith("torch.")
-    return not torchs and not any(is_lazy(p) or sum(n > 1 for n in p.shape) > 1 for p in parts)
+    return any(is_lazy(p) or sum(n > 1 for n in p.shape) > 1 for p in parts)
 
 
 def _is_network(hit: Found, hits: Mapping[str, Found]) -> bool:

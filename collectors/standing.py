@@ -16,7 +16,7 @@ from spikewatch.observing import Session
 from spikewatch.unseen import PATIENCE_OPEN_STEPS
 
 from .candidates import Candidate, Evidence, Made, Verdict
-from .recognise import BY_HAND, Found
+from .recognise import BY_HAND, Found, has_weights
 from .surrogate import surrogate_nodes
 
 
@@ -59,6 +59,7 @@ class Standing:
             claims=claims,
             cls=own_type(found.module),
             spiking=set() if spiking is None else spiking,
+            has_weights=has_weights(found.module),
         )
         self.candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND
         self.session: Session | None = None
@@ -132,8 +133,9 @@ class Standing:
     def reject(self, session: Session, *, hears_functions: bool) -> None:
         """The layer makes no spikes; `hears_functions`: what is made within it is heard."""
         why = f"not counted as a spiking layer: {self.candidate.why}"
-        if hears_functions:
-            why += ". What functions make within it is counted, where it is spikes"
+        if hears_functions:  # that may make a layer of the same name
+            why = f"what it returns is not counted: {self.candidate.why}"
+            why += ". What functions make within it is, where it is spikes"
         session.note(self.layer.name, why)
         if self.layer.kind == "spiking":  # as it was stored, when it was found
             self.layer = replace(self.layer, kind="candidate", note=why)

@@ -16,7 +16,7 @@ from spikewatch.layers import Layer, named_modules, own_type
 from spikewatch.observing import Counts, Observer, Session
 
 from . import own_products
-from .fan_out import fan_out, inputs_of_one
+from .fan_out import axes_within, fan_out, inputs_of_one
 from .functional.weighted import fires, may_fire, own_functions
 from .hooks import Hook, in_recomputation, why_unreadable
 from .modes import FUSED
@@ -86,7 +86,7 @@ class SynapseObserver:
         try:
             x = args[0] if args else None
             if isinstance(x, Tensor) and isinstance(output, Tensor) and not why_unreadable(x):
-                self._count(session, module, x.detach(), output.numel())
+                self._count(session, module, x, output.numel())
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)
@@ -94,12 +94,21 @@ class SynapseObserver:
     def _count(self, session: Session, module: nn.Module, x: Tensor, n_outputs: int) -> None:
         if not x.numel():
             return
+        has_graph, x = x.grad_fn is not None, x.detach()
         reach = fan_out(module, x, n_outputs)
         if reach is None:
             session.note(self.layer.name, _NOT_COUNTED)
             return
-        n_called = x.numel() // inputs_of_one(module, x)
-        self._operations.count(session.phase(), x, reach, n_outputs, n_called=n_called)
+        n_called, axes = x.numel() // inputs_of_one(module, x), axes_within(module, x)
+        self._operations.count(
+            session.phase(),
+            x,
+            reach,
+            n_outputs,
+            n_called=n_called,
+            axes=axes,
+            has_graph=has_graph,
+        )
 
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`; samples and time steps are added from other layers."""

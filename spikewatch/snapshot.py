@@ -21,6 +21,12 @@ from .observing import Counts, OnHost
 Row = dict[str, Any]
 
 
+_UNKNOWN_SPIKES = (
+    "its operations a sample are not told, nor those of other layers: what it is given looks like "
+    "spikes, but no layer is known to make them, so neither is the number of time steps. Name what "
+    "makes them: attach(model, layers=[its name]), or spikewatch.tap('name', spikes)"
+)
+
 Lane = tuple[torch.device, torch.dtype]
 
 
@@ -37,8 +43,16 @@ class _Slot:
 class Snapshot:
     """The counters of every layer in one observed step."""
 
-    def __init__(self, keys: Row, counts: Sequence[tuple[str, Counts]], *, spiking: bool) -> None:
+    def __init__(
+        self,
+        keys: Row,
+        counts: Sequence[tuple[str, Counts]],
+        *,
+        spiking: bool,
+        note: Callable[[str, str], None],
+    ) -> None:
         self._keys = keys
+        self._note = note
         self._spiking = spiking
         self._pieces: dict[Lane, _Pieces] = {}
         self._tables = [
@@ -89,7 +103,9 @@ class Snapshot:
         add_deepest(rows.get("gradients", []))
         add_siblings(rows.get("amplitudes", []))
         add_ternary(rows)
-        add_samples(rows, spiking=self._spiking)
+        unknown = add_samples(rows, spiking=self._spiking)
+        if unknown is not None:
+            self._note(unknown, _UNKNOWN_SPIKES)
         for layer, kind, edges, parts in self._histograms:
             counts, below, above = map(get, parts)
             row = {"kind": kind, "edges": edges, "counts": counts, "below": below, "above": above}
@@ -166,7 +182,11 @@ def take(
     step: int,
     at: datetime,
     spiking: bool,
+    note: Callable[[str, str], None],
 ) -> Snapshot:
-    """Snapshot the counters of all layers, some of them spiking, for one row of each table."""
+    """Snapshot the counters of all layers, some of them spiking, for one row of each table.
+
+    `note` is called in the writer thread, with what the user should know of a layer.
+    """
     keys = {"run": run, "rank": rank, "phase": phase, "step": step, "at": at}
-    return Snapshot(keys, counts, spiking=spiking)
+    return Snapshot(keys, counts, spiking=spiking, note=note)

@@ -366,8 +366,14 @@ class Stepping:
                 if not self._goes_on_evaluating:
                     self._evaluations.end()
             if counts:
-                keys = {"run": self._run, "rank": self._recorder.rank}
-                at, spiking = utc_now(), self.observers.are_of_spikes
-                step = self.session.step
-                snapshot = take(counts, **keys, phase=phase, step=step, at=at, spiking=spiking)
+                snapshot = take(
+                    counts,
+                    run=self._run,
+                    rank=self._recorder.rank,
+                    phase=phase,
+                    step=self.session.step,
+                    at=utc_now(),
+                    spiking=self.observers.are_of_spikes,
+                    note=self.session.note,
+                )
                 self._recorder.submit(snapshot)

@@ -20,7 +20,13 @@ The same network without spikes would run each operation once a sample, not T ti
 those of one time step, with weights in full precision. A network that has no spiking layer at all
 runs once a sample (T = 1); the samples are then those of the first axis of the input of its first
 or last weight layer, the shorter one: in between, experts get a part of them, and windows or tokens
-are samples of their own. Products with the zeros of a padding are counted in neither.
+are samples of their own. But where its weights are given what was made in the network and looks
+like spikes, of whose time steps nobody knows, no samples are told. Products with the zeros of a
+padding are counted in neither.
+
+A layer that is called once a sample, where others run at each time step, is one of that one step:
+an encoder of a constant current, or a readout of the mean. Unless a convolution has the time within
+its input: where it may, since an axis is as long as time, its ratios stay NULL.
 
 Three models, for a network of 32-bit floats in 45 nm (Horowitz 2014). They differ by more than
 the network does, so none of them stands alone:
@@ -56,6 +62,8 @@ from .declare import Counter, Table
 PJ_PER_MAC = 4.6
 PJ_PER_AC = 0.9
 PJ_PER_ACCESS = 5.0
+# Fewer may look alike by chance: a dead ReLU lets a single number through.
+_FEW_SPIKES = 16
 
 _INT, _F64 = pl.Int64(), pl.Float64()
 
@@ -161,32 +169,62 @@ def add_ternary(rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
             row["n_additions"], row["n_macs"] = row["n_macs"] * used[row["layer"]], 0
 
 
-def add_samples(rows: Mapping[str, Sequence[dict[str, Any]]], *, spiking: bool = False) -> None:
+def add_samples(
+    rows: Mapping[str, Sequence[dict[str, Any]]], *, spiking: bool = False
+) -> str | None:
     """Tell the rows of one step how many samples and time steps stand behind them.
 
     Weight layers do not know what of their input is time; the spiking layers do. Where there are
-    some and none knows, both stay NULL, and so do the ratios.
+    some and none knows, both stay NULL, and so do the ratios; and where there are none, but weights
+    are given what is made in the network and looks like spikes.
 
     Args:
         rows: Rows of one step by table; those of `energy` are changed in place. `n_leading` there
             is the size of an input's first axis, summed over calls, `n_called` how many inputs the
-            layer was given, and `n_timed_obs` in `timing` the observations of a neuron in the calls
-            that operations were counted in; they are taken out, since they are of no use alone.
+            layer was given, `n_along`, for each axis that a convolution slides over, how many they
+            would be if that was time, and whether the kernel takes each of its places alone, and
+            `n_made_spikes` how many of its nonzero inputs are like spikes and made in the network;
+            `n_timed_obs` in `timing` the observations of a neuron in the calls that operations were
+            counted in; they are taken out, since they are of no use alone.
         spiking: Whether the network has spiking layers, though none may have been heard.
+
+    Returns:
+        The layer that is given spikes of which nobody knows where they come from; None: there is
+        none.
     """
     energy = rows.get("energy", ())
     leading = [r.pop("n_leading", None) for r in energy]
     called = [r.pop("n_called", None) for r in energy]
+    along = [r.pop("n_along", None) or () for r in energy]
+    made = [r.pop("n_made_spikes", None) or 0 for r in energy]
     spiking = spiking or bool(rows.get("spikes"))
+    given = (r["layer"] for r, n in zip(energy, made, strict=True) if n >= _FEW_SPIKES)
+    if not spiking and (unknown := next(given, None)) is not None:
+        return unknown
     known = _observed_samples(rows) if spiking else _leading_samples(leading)
     if known is None:
-        return
+        return None
     n_samples, sum_time_steps = known
-    for row, n_called in zip(energy, called, strict=True):
+    for row, n_called, axes in zip(energy, called, along, strict=True):
+        row["n_samples"], row["sum_time_steps"] = known
         # A readout of the mean over time runs once a sample, where others run at each step; so does
         # an encoder that makes a constant current.
-        once = n_called == n_samples and sum_time_steps in called
-        row["n_samples"], row["sum_time_steps"] = n_samples, n_samples if once else sum_time_steps
+        if n_called == n_samples < sum_time_steps and sum_time_steps in called:
+            within = _has_time_within(axes, sum_time_steps)
+            row["sum_time_steps"] = {True: sum_time_steps, False: n_samples, None: None}[within]
+    return None
+
+
+def _has_time_within(axes: Sequence[tuple[float, bool]], sum_time_steps: float) -> bool | None:
+    """Whether one of the axes that a convolution slides over is time; None where it may be.
+
+    It is, where the convolution takes each of its places alone, as a kernel of (k, k, 1) does. Two
+    that are as long as each other, and are treated alike, are those of an image.
+    """
+    as_long = [alone for n, alone in axes if n == sum_time_steps]
+    if sum(as_long) == 1:
+        return True
+    return None if len(as_long) == 1 else False
 
 
 def _leading_samples(leading: Sequence[float | None]) -> tuple[float, float] | None:

@@ -129,6 +129,15 @@ def test_the_potential_of_a_readout_that_the_loss_takes_itself_may_be_what_it_li
     assert ("runaway-membrane", "lif") in fired(wide(range(40)), wide(range(40, 80), lif=large))
 
 
+def test_ten_of_a_threshold_that_is_tiny_beside_the_surrogate_are_no_runaway(wide):
+    # z + 1 is 30 as a root mean square; the surrogate is 352 thresholds wide, or one
+    spread = {"n_runaway": 2200, "sum_z": -4000.0, "sum_sq_z": 3.6e6}
+    ill = ("runaway-membrane", "lif")
+    assert ill not in fired(wide(range(40), lif=spread | {"fwhm": 352.0}))
+    assert ill in fired(wide(range(40), lif=spread | {"fwhm": 1.0}))
+    assert ill in fired(wide(range(40), lif=spread | {"fwhm": None}))
+
+
 def test_a_silent_layer_that_wakes_up_has_not_drifted(wide):
     still = {"reference_sum_z": -3450.0, "reference_sum_sq_z": 2906.0 + 40}
     awake = still | {"sum_z": -6500.0, "sum_sq_z": 16_000.0}  # at -1.6 thresholds, give or take 1.2

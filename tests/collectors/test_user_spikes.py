@@ -306,3 +306,47 @@ def test_a_layer_that_is_named_by_hand_and_returns_no_spikes_is_told_of(listen):
     heard = listen(net, {"0": ""})
     net(torch.rand(8, 20))
     assert "looks like spikes" in heard.notes[0][1]
+
+
+class Weighted(nn.Module):
+    """Multiplies with weights of its own, and fires without a function, as adaptive LIF may."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.thr = 1.0
+        self.weight = nn.Parameter(torch.rand(n_out, n_in) * 4 / n_in)
+
+    def forward(self, x):
+        u, out = torch.zeros(x.shape[1], len(self.weight)), []
+        for current in x:
+            u = 0.9 * u + torch.nn.functional.linear(current, self.weight) - self.thr
+            soft = u.clamp(-1, 1)
+            spikes = (u > 0).float() + (soft - soft.detach())
+            u = u * (1 - spikes.detach())
+            out.append(spikes)
+        return torch.stack(out)
+
+
+def test_a_neuron_with_weights_of_its_own_may_be_called_with_spikes(listen):
+    torch.manual_seed(0)
+    heard = listen(net := nn.Sequential(Weighted(6, 16), Weighted(16, 12), Gate()))
+    net((torch.rand(5, 32, 6) < 0.8).float()).sum().backward()
+    assert [x.name for x in heard.confirmed if x.kind == "spiking"] == ["0", "1"]
+
+
+def test_no_note_says_that_a_layer_is_none_whose_spikes_are_counted_within_it(listen):
+    class PotentialAndSpikes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 16)
+
+        def forward(self, x):
+            u = self.fc(x)
+            return u, Steps.apply(u, 0, 1)
+
+    torch.manual_seed(0)
+    heard = listen(net := nn.Sequential(PotentialAndSpikes()))
+    net(4 * torch.randn(32, 6))[1].sum().backward()
+    ((_, message),) = heard.notes
+    assert "what it returns is not counted" in message
+    assert "not counted as a spiking layer" not in message

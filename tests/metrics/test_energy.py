@@ -64,6 +64,75 @@ def test_without_spikes_the_first_or_last_layer_tells_the_batch(leading):
     assert "n_leading" not in rows["energy"][0]
 
 
+@pytest.mark.parametrize(
+    ("along", "time_steps"),
+    [
+        pytest.param([(128, False), (128, False), (112, True)], 112, id="kernel (k, k, 1)"),
+        pytest.param([(112, True)], 112, id="a dense layer as a convolution"),
+        pytest.param([(112, False), (112, False), (112, True)], 112, id="image as long as time"),
+        pytest.param([(128, False), (128, False)], 16, id="an encoder of an image"),
+        pytest.param([(112, False), (112, False)], 16, id="whose sides are as long as time"),
+        pytest.param([(112, True), (112, True)], 16, id="as a readout's with a kernel of one"),
+        pytest.param([(112, False)], None, id="a filter over time, or over a signal"),
+        pytest.param([], 16, id="a linear layer"),
+    ],
+)
+def test_a_convolution_called_once_a_sample_may_have_the_time_within_its_input(along, time_steps):
+    timing = {"n_timed_obs": 112, "sum_ttfs_length_steps": 7.0 * 9, "n_ttfs_pairs": 9}
+    once = {"layer": "conv", "n_leading": 16, "n_called": 16, "n_along": along}
+    stepwise = {"layer": "fc", "n_leading": 16, "n_called": 112}
+    rows = {"energy": [once, stepwise], "timing": [timing], "spikes": [{"layer": "lif"}]}
+    add_samples(rows)
+    assert once == {"layer": "conv", "n_samples": 16, "sum_time_steps": time_steps}
+    assert stepwise == {"layer": "fc", "n_samples": 16, "sum_time_steps": 112}
+
+
+class Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > 0).float()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (u,) = ctx.saved_tensors
+        return grad * (u.abs() < 0.5)
+
+
+class TimeLastLIF(nn.Module):
+    def forward(self, x):
+        u, out = 0, []
+        for i in x.unbind(-1):
+            u = 0.5 * u + i
+            s = Fire.apply(u - 0.3)
+            u = u * (1 - s)
+            out.append(s)
+        return torch.stack(out, -1)
+
+
+class TimeLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.lif1 = nn.Conv3d(1, 3, (3, 3, 1), padding=(1, 1, 0)), TimeLastLIF()
+        self.conv2, self.lif2 = nn.Conv3d(3, 3, (3, 3, 1), padding=(1, 1, 0)), TimeLastLIF()
+        self.fc = nn.Linear(192, 10)
+
+    def forward(self, x):
+        x = self.lif2(self.conv2(self.lif1(self.conv1(x))))
+        return self.fc(x.flatten(1, 3).transpose(1, 2)).mean(1)
+
+
+def test_convolutions_with_time_as_their_last_axis_run_at_each_time_step(tmp_path):
+    torch.manual_seed(0)
+    net = TimeLast()
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True):
+        net(torch.rand(16, 1, 8, 8, 7)).square().sum().backward()
+        torch.optim.SGD(net.parameters(), 0.01).step()
+    with spikewatch.open_store(tmp_path) as store:
+        rows = store.sql("SELECT n_samples, sum_time_steps FROM energy").rows()
+    assert rows == [(16, 16 * 7)] * 3
+
+
 def test_with_spikes_whose_time_is_unknown_nothing_is_said():
     rows = {"energy": [{"layer": "a", "n_leading": 64.0}], "spikes": [{"layer": "s", "n_obs": 64}]}
     add_samples(rows)
@@ -113,3 +182,52 @@ def test_a_ternary_network_is_seen_to_add(tmp_path):
     assert rows["0"]["compute_pj_per_sample"] == pytest.approx(4.6 * 12 * 40)
     assert rows["0"]["energy_ratio_compute"] == pytest.approx(1.0)
     assert rows["2"]["energy_ratio_compute"] == pytest.approx(0.9 * nonzero / (4.6 * 1200))
+
+
+class Hidden(nn.Module):
+    """Its neurons are a comparison and a detach trick, in the network's own code."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = TernaryLinear(8, 32), nn.Linear(32, 3)
+
+    def forward(self, x):
+        u, out = 0, 0
+        for _ in range(5):
+            u = 0.9 * u + self.fc1(x)
+            soft = torch.sigmoid(4 * (u - 0.5))
+            s = (u > 0.5).float() + (soft - soft.detach())
+            u = u * (1 - s)
+            out = out + self.fc2(s)
+        return out
+
+
+def watched(net, x, folder):
+    """Samples and time steps of each layer and phase, and the notes that tell of them."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with spikewatch.attach(net, dir=folder, every=1, quiet=True):
+        for _ in range(2):
+            net(x).square().sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                net.eval()(x)
+            net.train()
+    with spikewatch.open_store(folder) as store:
+        found = store.sql("SELECT n_samples, sum_time_steps FROM energy").rows()
+        told = "SELECT layer FROM events WHERE kind = 'note' AND message LIKE '%a sample%'"
+        return found, store.sql(told).rows()
+
+
+def test_samples_are_not_guessed_where_nobody_knows_who_makes_the_spikes(tmp_path):
+    torch.manual_seed(0)
+    found, told = watched(Hidden(), 4 * torch.rand(16, 8), tmp_path)
+    assert set(found) == {(None, None)}
+    assert told == [("fc2",)]
+
+
+def test_data_that_are_like_spikes_make_no_network_of_spikes(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(TernaryLinear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    found, told = watched(net, (torch.rand(16, 8) < 0.5).float(), tmp_path)
+    assert set(found) == {(16, 16)}
+    assert not told
