@@ -51,6 +51,7 @@ does, all multiply, also what a mask leaves out afterwards. Not counted: product
 element, look-ups in embeddings, and the recurrent, attention and encoder layers of torch itself.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -239,10 +240,11 @@ def _leading_samples(leading: Sequence[float | None]) -> tuple[float, float] | N
 def _observed_samples(
     rows: Mapping[str, Sequence[dict[str, Any]]],
 ) -> tuple[float, float] | None:
-    """Samples, and their time steps added up, as the layer saw them that was observed most.
+    """Samples, and their time steps added up, as most of the layers saw them that know of time.
 
-    Of layers that were observed alike, the one with the longest samples: one that starts anew at
-    each time step takes that for a sample.
+    One that starts anew at each time step takes that for a sample, and one that is given time and
+    batch in one axis takes both for time. Where as many say one thing as another, those are right
+    that were observed most: a part of the samples may go some other way.
     """
     steps = [
         (n_obs, r["sum_ttfs_length_steps"] / r["n_ttfs_pairs"])
@@ -251,5 +253,6 @@ def _observed_samples(
     ]
     if not steps:
         return None
-    n_obs, n_steps = max(steps)
+    votes = collections.Counter(steps)
+    n_obs, n_steps = max(votes, key=lambda told: (told[1] > 1, votes[told], told))
     return n_obs / n_steps, float(n_obs)

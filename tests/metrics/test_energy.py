@@ -231,3 +231,27 @@ def test_data_that_are_like_spikes_make_no_network_of_spikes(tmp_path):
     found, told = watched(net, (torch.rand(16, 8) < 0.5).float(), tmp_path)
     assert set(found) == {(16, 16)}
     assert not told
+
+
+ALIKE = (64, 4)  # observations of a neuron, and time steps of a sample
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        pytest.param([ALIKE, ALIKE, (512, 64)], ALIKE, id="one has batch and time in one axis"),
+        pytest.param([(64, 1), (64, 1), ALIKE], ALIKE, id="most start anew at each time step"),
+        pytest.param([(64, 1), (64, 1)], (64, 1), id="all do"),
+        pytest.param([(32, 4), ALIKE], ALIKE, id="one is given a part of the samples"),
+        pytest.param([(64, 4), (64, 8)], (64, 8), id="nothing tells"),
+    ],
+)
+def test_how_long_a_sample_is_most_of_the_layers_tell_that_know_of_time(layers, told):
+    timing = [
+        {"n_timed_obs": n_obs, "sum_ttfs_length_steps": 9.0 * n_steps, "n_ttfs_pairs": 9}
+        for n_obs, n_steps in layers
+    ]
+    row = {"layer": "fc", "n_leading": 64, "n_called": 64}
+    add_samples({"energy": [row], "timing": timing, "spikes": [{"layer": "lif"}]})
+    n_obs, n_steps = told
+    assert (row["n_samples"], row["sum_time_steps"]) == (n_obs / n_steps, n_obs)
