@@ -8,7 +8,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from .functional.handing_on import hands_on
+from .handing_on import hands_on
 from .hooks import why_unreadable
 from .library import first_tensor
 from .quantized.operands import is_made_of_weights

@@ -16,6 +16,7 @@ from ..axes import Axes
 from ..calls import Call, Subject
 from ..candidates import Made
 from ..constants import Constants, constants_of
+from ..handing_on import hands_on
 from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
 from ..libraries import own_numbers, user
@@ -23,7 +24,6 @@ from ..library import Dynamics, Library
 from ..quantized.operands import comes_from
 from ..reachable import own_forward
 from ..spike_values import are_of_one_size, looks_like_spikes
-from .handing_on import hands_on
 from .listening import FunctionCall
 from .places import Place, Turns
 from .sources import (
