@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .arrays import Array
-from .axes import Axes
 from .hooks import Hook
+from .layouts.axes import Axes
 from .library import Library
 
 

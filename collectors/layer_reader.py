@@ -7,14 +7,14 @@ from torch import Size, Tensor
 
 from spikewatch.observing import Counts, Session
 
-from .axes import Axes
-from .branches import Branches
 from .calls import Call, Parts, Subject, TimeSteps, Turn
-from .continuity import Continuity
 from .hooks import in_recomputation
 from .lane import Lane
+from .layouts.axes import Axes
+from .layouts.branches import Branches
+from .samples.continuity import Continuity
+from .samples.succession import Succession
 from .sites import Sites
-from .succession import Succession
 
 
 _ONE_REPLICA = (

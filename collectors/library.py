@@ -146,7 +146,7 @@ class Library:
             the inner parts alone: by attribute. It is asked of every module of a model, spiking or
             not, with the qualified names of its classes.
         spikes: Takes the spikes out of what the layer's forward returns.
-        axes: Axes of that tensor, written as in `spikewatch.collectors.axes`.
+        axes: Axes of that tensor, written as in `spikewatch.collectors.layouts.axes`.
         unfold: Makes a view of it in which time and batch have axes of their own, for layers that
             fold them into one, or that give one time step an axis; `axes` then tells of the view.
         starts_sample: Called before a forward: whether this call is the first time step of a new

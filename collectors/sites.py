@@ -9,9 +9,9 @@ from collections.abc import Callable
 from spikewatch.observing import Counts
 
 from .calls import Call, Subject
-from .gradient_counts import GradientCounts
-from .instruments import ALWAYS, CLOSE, INSTRUMENTS, Instrument
-from .spike_counts import SpikeCounts
+from .instruments.gradient_counts import GradientCounts
+from .instruments.listing import ALWAYS, CLOSE, INSTRUMENTS, Instrument
+from .instruments.spike_counts import SpikeCounts
 
 
 # A module that more sites share is a function rather than a layer.

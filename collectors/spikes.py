@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from spikewatch.layers import Layer, named_modules
 from spikewatch.observing import Counts, Observer, Session
 
-from .axes import Axes
-from .beginnings import Beginnings
 from .calls import Call, Subject
 from .candidates import Named
 from .functional import weighted
 from .functional.running import Running, ear_of
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
-from .layout import Layout
-from .leading_axes import LeadingAxes
+from .layouts.axes import Axes
+from .layouts.layout import Layout
+from .layouts.leading_axes import LeadingAxes
 from .library import Library
 from .recognise import BY_HAND, Found, find_spiking, output_widths
+from .samples.beginnings import Beginnings
 from .standing import Standing
 from .surrogate import surrogate_nodes
 from .unregistered import why_unwatched

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from spikewatch.layers import Layer, own_type
 from spikewatch.observing import Counts, Session
 
-from ..axes import Axes
 from ..calls import Call, Subject
 from ..candidates import Made
 from ..constants import Constants, constants_of
 from ..handing_on import hands_on
 from ..hooks import in_recomputation
 from ..layer_reader import LayerReader
+from ..layouts.axes import Axes
 from ..libraries import own_numbers, user
 from ..library import Dynamics, Library
 from ..quantized.operands import comes_from

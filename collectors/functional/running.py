@@ -17,10 +17,10 @@ from spikewatch.observing import Session
 from ..calls import Subject
 from ..candidates import Made
 from ..hooks import Hook, in_recomputation, why_unreadable
-from ..kept_state import KeptState, keeps_state
 from ..library import Library
 from ..reachable import functions_of, reaches_tap
 from ..recognise import Found
+from ..samples.kept_state import KeptState, keeps_state
 from .inside import Inside, Pass
 from .listening import FunctionCall, listen, unlisten
 from .places import caller, place_of

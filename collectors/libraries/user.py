@@ -3,7 +3,7 @@
 * Recognised elsewhere (`recognise.py`): by a threshold and a state, by the autograd graph, by hand.
 * A sample starts where the state, kept as an attribute or passed to `forward`, is fresh; where its
   graph is of an earlier step, so that the call can but replace it; or where it has none, and is not
-  what the latest call left behind (`left_behind.py`).
+  what the latest call left behind (`samples/left_behind.py`).
 * Threshold, decay and other numbers are read by their names (`own_numbers.py`).
 * Whether a state is the potential before the reset is not known, so it is not said to be.
 """

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from spikewatch.observing import Counters, Counts, Histogram
 
-from ..amplitudes import EDGES, alpha_counters, histogram
+from ..instruments.amplitudes import EDGES, alpha_counters, histogram
 from .level_sums import LevelSums, count_places, n_nonfinite
 from .reading import WeightInstrument, Weights
 

@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import nn
 
-from spikewatch.collectors.dynamics import DynamicsReader
+from spikewatch.collectors.instruments.dynamics import DynamicsReader
 from spikewatch.metrics import TABLES
 from spikewatch.zoo import LIF, SuperSpike, spike
 

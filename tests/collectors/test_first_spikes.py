@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from spikewatch.collectors.axes import Axes
 from spikewatch.collectors.calls import Call, Subject
-from spikewatch.collectors.first_spikes import FirstSpikes
+from spikewatch.collectors.instruments.first_spikes import FirstSpikes
+from spikewatch.collectors.layouts.axes import Axes
 from spikewatch.collectors.library import Library
 
 from .conftest import plain

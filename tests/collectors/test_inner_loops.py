@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikewatch
-from spikewatch.collectors.inner_loops import loops, returned_axis
+from spikewatch.collectors.layouts.inner_loops import loops, returned_axis
 
 from .own_neurons import Spike
 

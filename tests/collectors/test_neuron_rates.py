@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from spikewatch.collectors.axes import Axes
 from spikewatch.collectors.calls import Call, Subject
+from spikewatch.collectors.instruments.neuron_rates import NeuronRates
+from spikewatch.collectors.instruments.spike_counts import SpikeCounts
+from spikewatch.collectors.layouts.axes import Axes
 from spikewatch.collectors.library import Library
-from spikewatch.collectors.neuron_rates import NeuronRates
-from spikewatch.collectors.spike_counts import SpikeCounts
 from spikewatch.metrics import TABLES
 
 from .conftest import plain

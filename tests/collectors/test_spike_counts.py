@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from spikewatch.collectors.arrays import pack_bits
-from spikewatch.collectors.axes import Axes
 from spikewatch.collectors.calls import Call, Subject
+from spikewatch.collectors.instruments.spike_counts import SpikeCounts
+from spikewatch.collectors.layouts.axes import Axes
 from spikewatch.collectors.library import Library
-from spikewatch.collectors.spike_counts import SpikeCounts
 from spikewatch.metrics import TABLES
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 
@@ -79,7 +79,7 @@ def test_a_call_with_nan_or_infinity_is_counted_apart_and_has_no_rate_or_sign(ot
 
 @pytest.mark.parametrize("each", [False, True])
 def test_a_distant_device_counts_calls_with_nan_apart_as_well(each, monkeypatch):
-    monkeypatch.setattr("spikewatch.collectors.spike_counts.on_host", lambda _: False)
+    monkeypatch.setattr("spikewatch.collectors.instruments.spike_counts.on_host", lambda _: False)
     row = count(*[torch.tensor([[1.0, -2.0, 0.0]])] * 2, BAD[:1]) if each else count(BAD)
     assert row["n_nonfinite_spikes"] == 1
     assert [row[n] for n in ("n_obs", "n_spikes", "n_positive", "sum_abs_spike")] == (

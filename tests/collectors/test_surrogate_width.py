@@ -11,7 +11,7 @@ from snntorch import surrogate as snn_surrogate
 from spikingjelly.activation_based import neuron, surrogate as sj_surrogate
 from torch import nn
 
-from spikewatch.collectors.surrogate_width import full_width
+from spikewatch.collectors.instruments.surrogate_width import full_width
 from spikewatch.zoo.channel_ternary_spike import ChannelTernarySpike
 from spikewatch.zoo.lif import LIF
 from spikewatch.zoo.steepness import AnnealedATan, LearnableATan

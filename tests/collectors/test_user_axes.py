@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikewatch
-from spikewatch.collectors.inferred_axes import find_folded, infer_axes
+from spikewatch.collectors.layouts.inferred_axes import find_folded, infer_axes
 from spikewatch.collectors.surrogate import surrogate_nodes
 from spikewatch.errors import AttachError
 

@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from spikewatch.collectors import arrays, membrane, spike_counts
+from spikewatch.collectors import arrays
+from spikewatch.collectors.instruments import membrane, spike_counts
 
 from .conftest import make_net, train
 

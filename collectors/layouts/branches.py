@@ -12,8 +12,8 @@ from typing import Any
 
 from torch.autograd.function import BackwardCFunction
 
-from .calls import Call
-from .surrogate import output_shape
+from ..calls import Call
+from ..surrogate import output_shape
 
 
 # Of the graph before a spike; of the call before, more, so that nothing of it is taken for new.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from spikewatch.observing import Session
 
-from .hooks import in_recomputation
-from .library import Start, States
+from ..hooks import in_recomputation
+from ..library import Start, States
 
 
 _N_LOOKED_AT = 64

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from spikewatch.observing import Counts, OnHost
 
-from .calls import Call, Subject
-from .hooks import keeps_elsewhere, saved_tensors_are_hooked
-from .surrogate import derivative_at, draws_random_numbers, has_effects
+from ..calls import Call, Subject
+from ..hooks import keeps_elsewhere, saved_tensors_are_hooked
+from ..surrogate import derivative_at, draws_random_numbers, has_effects
 
 
 # Points on one side of the threshold: fine ones near it, for a width of 0.001 as for one of 50, and

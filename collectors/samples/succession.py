@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .calls import Call
+from ..calls import Call
 
 
 # From the first time step of a call to the last layer's spikes: weights, norms, views of both.

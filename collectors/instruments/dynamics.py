@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from spikewatch.metrics.dynamics import DECAY_EXTREMES, THRESHOLD_CLAMP
 from spikewatch.observing import Counters, Counts, OnHost
 
-from .calls import Call, Subject
-from .idle_parameters import IdleParameters
-from .library import Dynamics
+from ..calls import Call, Subject
+from ..idle_parameters import IdleParameters
+from ..library import Dynamics
 
 
 _THRESHOLDS = (

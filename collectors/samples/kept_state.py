@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from spikewatch.layers import own_type
 from spikewatch.observing import Session
 
+from ..reachable import own_code
 from .left_behind import UNKNOWN, glance, shares
-from .reachable import own_code
 
 
 _LOADS = ("LOAD_ATTR", "LOAD_METHOD")

@@ -16,7 +16,7 @@ from torch import Tensor
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS, MOST_OBS_A_SAMPLE, SATURATED_RATE_FRAC
 from spikewatch.observing import Counters, Counts
 
-from .arrays import (
+from ..arrays import (
     Array,
     as_seen,
     count,
@@ -28,9 +28,9 @@ from .arrays import (
     total_over,
     zeros_like,
 )
-from .calls import Call, Subject
+from ..calls import Call, Subject
+from ..sums import Tally, in_full_precision
 from .gathered import Gathered, is_small
-from .sums import Tally, in_full_precision
 
 
 # Tensors that are not just 0 and 1 are read in pieces that stay in the processor's cache; smaller

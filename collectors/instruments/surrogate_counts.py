@@ -16,12 +16,11 @@ from torch import Tensor
 from spikewatch.metrics.gradients import CARRYING_EVIDENCE_OBS, SG_ACTIVE
 from spikewatch.observing import Counters, Counts
 
-from .arrays import Array, as_array, count
-from .calls import GOLDEN_RATIO, Call, Subject
-from .hooks import keeps_elsewhere, saved_tensors_are_hooked
-from .late_slopes import LateSlopes
-from .sums import Tally, in_full_precision
-from .surrogate import (
+from ..arrays import Array, as_array, count
+from ..calls import GOLDEN_RATIO, Call, Subject
+from ..hooks import keeps_elsewhere, saved_tensors_are_hooked
+from ..sums import Tally, in_full_precision
+from ..surrogate import (
     can_be_read_in_part,
     draws_random_numbers,
     has_effects,
@@ -29,6 +28,7 @@ from .surrogate import (
     output_shape,
     turns_negative,
 )
+from .late_slopes import LateSlopes
 
 
 _READ_SLOTS = 8192

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arrays import Array, on_host, sample, where
-from .calls import Call, Subject
-from .library import Dynamics
+from ..arrays import Array, on_host, sample, where
+from ..calls import Call, Subject
+from ..library import Dynamics
 
 
 _UNCLEAR = (

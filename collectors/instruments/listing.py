@@ -2,15 +2,15 @@
 
 An instrument reads forward calls as they come, reduces them at once on their device and keeps no
 tensor of the user's. When the step ends it hands over its counters. There is one set for each
-phase, and for each shape of neurons (`sites.py`): an instrument never sees its neurons change.
+phase, and for each shape of neurons (`sites`): an instrument never sees its neurons change.
 """
 
 from typing import Protocol
 
 from spikewatch.observing import Counts
 
+from ..calls import Call, Subject
 from .amplitudes import AmplitudeReader
-from .calls import Call, Subject
 from .cut_spikes import CutSpikes
 from .dynamics import DynamicsReader
 from .first_spikes import FirstSpikes

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikewatch.metrics.membrane import MEMBRANE, RUNAWAY_THRESHOLDS, Z_BINS, Z_EDGES
 from spikewatch.observing import Counts, Histogram, OnHost
 
-from .arrays import (
+from ..arrays import (
     Array,
     as_tensor,
     count,
@@ -28,11 +28,11 @@ from .arrays import (
     sample,
     where,
 )
-from .calls import SPREAD_STEPS, Call, Subject
-from .hooks import keeps_elsewhere, saved_tensors_are_hooked
-from .library import Dynamics, Saved
-from .strides import fair_stride
-from .surrogate import output_shape
+from ..calls import SPREAD_STEPS, Call, Subject
+from ..hooks import keeps_elsewhere, saved_tensors_are_hooked
+from ..library import Dynamics, Saved
+from ..strides import fair_stride
+from ..surrogate import output_shape
 from .thresholds import scale_of
 
 

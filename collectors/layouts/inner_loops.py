@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from .reachable import arguments, own_forward, source_tree
+from ..reachable import arguments, own_forward, source_tree
 
 
 _STEPS = re.compile(

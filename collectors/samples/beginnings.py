@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from spikewatch.observing import Session
 
-from .functional.places import caller_of_module, place_of
-from .hooks import in_recomputation
+from ..functional.places import caller_of_module, place_of
+from ..hooks import in_recomputation
+from ..libraries import user
+from ..library import Library, unknown_start
+from ..standing import Standing
 from .kept_state import KeptState
 from .left_behind import LeftBehind
-from .libraries import user
-from .library import Library, unknown_start
-from .standing import Standing
 
 
 _NO_KEYWORDS: Mapping[str, Any] = {}

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from spikewatch.metrics.amplitudes import ALPHA_CLAMP, AMPLITUDE_RANGE
 from spikewatch.observing import Counters, Counts, Histogram
 
-from .calls import Call, Subject
-from .libraries.own_numbers import threshold_factor
+from ..calls import Call, Subject
+from ..libraries.own_numbers import threshold_factor
 
 
 _AMPLITUDES = ("amplitude", "amplitudes", "spike_amplitude", "amp", "fire_ratio")

@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from .calls import Call
-from .surrogate import MOVES, output_shape
+from ..calls import Call
+from ..surrogate import MOVES, output_shape
 
 
 # From a spike to the potential that made it: a difference from the threshold, a scaling.

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .calls import Call, Subject
+from ..calls import Call, Subject
 
 
 _DEEPEST = 3  # what is returned: a tuple, of states, of their fields

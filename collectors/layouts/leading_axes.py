@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..surrogate import output_shape
 from .inferred_axes import behind, shape_of
 from .inner_loops import steps_held
-from .surrogate import output_shape
 
 
 _LEAST_RANK = 3

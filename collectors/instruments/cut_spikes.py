@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikewatch.observing import Counts
 
-from .calls import Call, Subject
+from ..calls import Call, Subject
 
 
 _MOST_NODES = 32

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from spikewatch.layers import own_type
 
+from ..recognise import Found
+from ..surrogate import surrogate_nodes
 from .inferred_axes import Folded, find_folded, infer_axes, time_inside, write_axes
 from .inner_loops import is_length, loops, steps_by_name, steps_held
 from .leading_axes import LeadingAxes
 from .mixed_steps import Flattened, find_mixed
-from .recognise import Found
-from .surrogate import surrogate_nodes
 
 
 _LEAST_RANK = 3  # of a sequence of batches of neurons

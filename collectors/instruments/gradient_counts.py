@@ -12,9 +12,9 @@ from torch import Tensor
 
 from spikewatch.observing import Counters, Counts, OnHost
 
-from .arrays import Readings, norms
-from .calls import Call, Subject
-from .hooks import Hook
+from ..arrays import Readings, norms
+from ..calls import Call, Subject
+from ..hooks import Hook
 from .state_use import StateUse
 
 

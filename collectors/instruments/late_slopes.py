@@ -17,9 +17,9 @@ from torch import Tensor
 from spikewatch.metrics.gradients import SG_ACTIVE
 from spikewatch.observing import Counters, OnHost
 
-from .calls import Subject
-from .sums import in_full_precision
-from .surrogate import turns_negative
+from ..calls import Subject
+from ..sums import in_full_precision
+from ..surrogate import turns_negative
 
 
 _NAMES = ("n_sg", "sum_sg", "sum_sq_sg", "n_sg_active", "n_sg_negative")

@@ -5,9 +5,9 @@ import math
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 from spikewatch.observing import Counters, Counts
 
-from .arrays import Array, as_tensor
-from .calls import Call, Subject
-from .strides import fair_stride
+from ..arrays import Array, as_tensor
+from ..calls import Call, Subject
+from ..strides import fair_stride
 
 
 _MOST_NEURONS = 4096

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..surrogate import output_shape
 from .inner_loops import returned_axis
-from .surrogate import output_shape
 
 
 _MOST_HOPS = 8

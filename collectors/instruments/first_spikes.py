@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spikewatch.observing import Counters, Counts, Histogram, OnHost
 
-from .arrays import (
+from ..arrays import (
     Array,
     Readings,
     as_tensor,
@@ -29,8 +29,8 @@ from .arrays import (
     stack,
     where,
 )
-from .calls import Call, Subject
-from .strides import fair_stride
+from ..calls import Call, Subject
+from ..strides import fair_stride
 
 
 _MOST_PAIRS = 4096

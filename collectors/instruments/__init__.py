@@ -1,0 +1,1 @@
+"""What reads a spiking layer: an instrument a file, and how they are listed."""

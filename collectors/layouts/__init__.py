@@ -1,0 +1,1 @@
+"""Where time, batch and neurons lie in what a layer makes."""

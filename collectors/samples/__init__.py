@@ -1,0 +1,1 @@
+"""Where a sample begins, and whether one goes on."""
