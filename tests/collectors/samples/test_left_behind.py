@@ -7,7 +7,7 @@ from norse import torch as norse
 from norse.torch.functional.lif import LIFFeedForwardState
 from torch import nn
 
-from .own_neurons import Spike
+from ..own_neurons import Spike
 
 
 T, BATCH, N = 4, 3, 5

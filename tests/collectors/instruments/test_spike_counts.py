@@ -13,7 +13,7 @@ from spikewatch.collectors.library import Library
 from spikewatch.metrics import TABLES
 from spikewatch.metrics.spikes import DEAD_EVIDENCE_OBS
 
-from .conftest import plain
+from ..conftest import plain
 
 
 class Counting:

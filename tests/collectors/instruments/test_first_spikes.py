@@ -10,7 +10,7 @@ from spikewatch.collectors.instruments.first_spikes import FirstSpikes
 from spikewatch.collectors.layouts.axes import Axes
 from spikewatch.collectors.library import Library
 
-from .conftest import plain
+from ..conftest import plain
 
 
 def reader(*, spike_times=False):

@@ -7,7 +7,7 @@ from torch import nn
 import spikewatch
 from spikewatch.collectors.layouts.inner_loops import loops, returned_axis
 
-from .own_neurons import Spike
+from ..own_neurons import Spike
 
 
 class FromInside(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import spikewatch
 
-from .own_neurons import Spike
+from ..own_neurons import Spike
 
 
 N_STEPS, BATCH = 4, 5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from .own_neurons import Spike
+from ..own_neurons import Spike
 
 
 BATCH, N_STEPS = 2, 3

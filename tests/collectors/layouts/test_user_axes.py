@@ -9,7 +9,7 @@ from spikewatch.collectors.layouts.inferred_axes import find_folded, infer_axes
 from spikewatch.collectors.surrogate import surrogate_nodes
 from spikewatch.errors import AttachError
 
-from .own_neurons import Heaviside, Net, Spike
+from ..own_neurons import Heaviside, Net, Spike
 
 
 class OverTime(nn.Module):

@@ -14,7 +14,7 @@ from spikewatch.collectors.layouts.axes import Axes
 from spikewatch.collectors.library import Library
 from spikewatch.metrics import TABLES
 
-from .conftest import plain
+from ..conftest import plain
 
 
 KEYS = {"run": "r", "rank": 0, "phase": "train", "step": 0, "layer": "l", "at": None}
