@@ -34,7 +34,8 @@ _BLIND = (
 )
 _SILENT = (
     "{names}: not called in the latest {n} observed steps. Either forward does not use them, or no "
-    "input took this way (an expert, a branch), or they are not seen. {why}. To see more, call "
+    "input took this way (an expert, a branch), or another module has their place since attach() "
+    "(close the watch then, and attach again), or they are not seen. {why}. To see more, call "
     "layer(x), leave it out of what is compiled, or pass its spikes through "
     "spikewatch.tap('name', spikes)"
 )
