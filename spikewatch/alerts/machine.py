@@ -262,9 +262,8 @@ class Machine:
             if id(lane) not in told:
                 change = (moment[0], lane.number, "firing", lane.since_step)
                 row = self._row(batch, change) | self._rooted(family, lane, "firing")
-                rows.append(
-                    row | {"layer": lane.layer, "value": self._value_of(batch, moment, lane)}
-                )
+                # The figure that made it fire: the one of this moment may be well again.
+                rows.append(row | {"layer": lane.layer, "value": lane.value})
         return rows
 
     def _rooted(self, family: Family, lane: Lane | None, state: str) -> dict[str, Any]:
@@ -304,11 +303,3 @@ class Machine:
     def _value(self, batch: _Batch, row: int, number: int) -> float | None:
         value = batch.judged.item(row, self._rules[number].figure)
         return None if value is None else float(value)
-
-    def _value_of(self, batch: _Batch, moment: range, lane: Lane) -> float | None:
-        """The figure of a lane in this moment; the one of its transition where it has none now."""
-        for row in moment:
-            if batch.layers[row] == lane.layer:
-                now = self._value(batch, row, lane.number)
-                lane.value = lane.value if now is None else now
-        return lane.value

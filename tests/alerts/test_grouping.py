@@ -72,6 +72,15 @@ def test_a_pending_cause_holds_its_consequences_back_and_lets_them_go_when_it_co
     ]
 
 
+def test_an_alert_told_late_says_the_figure_that_it_fired_with():
+    cause = Rule(name="nan", expr="mfr < 0")
+    dead = Rule(name="dead", expr="mfr = 0", keep_firing_for=90, follows={"before": ["nan"]})
+    well = [[0.5] * 4] * (GRACE_STEPS + 2)
+    out = engine_of(dead, cause).feed(rows([[-1, 0.5, 0.5, 0], *well])).filter(rule="dead")
+    late = out.filter(pl.col("root_rule").is_null(), state="firing")
+    assert late.select("layer", "value").rows() == [("lif3", 0.0)]
+
+
 def test_what_outlives_its_cause_by_the_grace_is_an_illness_of_its_own():
     still = [[0.5, 0.5, 0.5, 0]] * (GRACE_STEPS + 3)
     out = engine_of(DEAD).feed(rows([[0, 0.5, 0.5, 0], *still]))
