@@ -8,6 +8,7 @@ import polars as pl
 from ..metrics import TABLES
 from ..metrics.wide import widen
 from .agreement import check_agreement
+from .endings import Ending, Endings
 from .history import History
 from .judging import Judge
 from .liveness import Liveness
@@ -38,6 +39,7 @@ class Engine:
         self._liveness = Liveness()
         self._judge = Judge(rules)
         self._waiting = Waiting()
+        self._endings = Endings()
         self._watched: set[str] = set()
         self._machine = Machine(rules, run=run, rank=rank)
 
@@ -45,13 +47,17 @@ class Engine:
         """Take names of layers, each with its depth and kind: the last one."""
         for name, depth, kind in layers:
             if depth is not None:
-                self._machine.depths.setdefault(name, depth)
+                self._machine.depths[name] = depth
             if kind:
                 self._machine.kinds[name] = kind
                 # One more site of a layer comes and goes; of a layer with weights of eight bits
                 # there are figures at some steps only.
                 if "@" not in name and kind != "quantized":
                     self._watched.add(name)
+
+    def end_layers(self, events: pl.DataFrame) -> None:
+        """Take rows of the table `events`, of which some tell that a layer was removed."""
+        self._endings.add(events)
 
     def feed_tables(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         """Take the frames that are written to the journal, as they come in.
@@ -62,6 +68,8 @@ class Engine:
         """
         if "layers" in tables:
             self.place(tables["layers"].select("layer", "depth", "kind").iter_rows())
+        if "events" in tables:
+            self.end_layers(tables["events"])
         if not tables.keys() & {*TABLES, "scalars"}:
             return NO_TRANSITIONS
         return self.feed(self._waiting.add(widen(tables)))
@@ -75,14 +83,20 @@ class Engine:
         Returns:
             A row of the table `alerts` for each transition.
         """
-        if wide.is_empty():
-            return NO_TRANSITIONS
-        return self._take(self._liveness.extend(in_moments(wide), self._watched))
+        parts = []
+        for part in self._endings.divide(wide):
+            if isinstance(part, Ending):
+                parts.append(self._end(part))
+            else:
+                parts.append(self._take(self._liveness.extend(in_moments(part), self._watched)))
+        return pl.concat([NO_TRANSITIONS, *parts]) if len(parts) != 1 else parts[0]
 
     def tick(self, now: datetime) -> pl.DataFrame:
         """Take it that nothing more has come in up to now."""
         late = self._waiting.take(before=now - TOGETHER)
         parts = [] if late is None else [self.feed(late)]
+        if self._waiting.is_empty:
+            parts += map(self._end, self._endings.rest())
         silence = self._liveness.silence(now)
         if silence.height:
             parts.append(self._take(silence))
@@ -91,8 +105,11 @@ class Engine:
     def finish(self, now: datetime | None = None) -> pl.DataFrame:
         """Take it that nothing more will come in."""
         late = self._waiting.take()
-        rest = NO_TRANSITIONS if late is None else self.feed(late)
-        return rest if now is None else pl.concat([rest, self.tick(now)])
+        parts = [] if late is None else [self.feed(late)]
+        parts += map(self._end, self._endings.rest())
+        if now is not None:
+            parts.append(self.tick(now))
+        return pl.concat([NO_TRANSITIONS, *parts])
 
     def never_judged(self) -> list[str]:
         """Say of each rule that is not a shipped one, and that had nothing to judge, why.
@@ -101,6 +118,12 @@ class Engine:
         """
         own = {r.name for r in self._own if not SIGNS_OF_LIFE.keys() >= set(r.condition.columns)}
         return [_why(r) for r in self._machine.never_judged() if r.name in own]
+
+    def _end(self, ending: Ending) -> pl.DataFrame:
+        """A layer is judged no more; what comes under its name begins anew."""
+        self._liveness.end(ending)
+        self._history.end(ending)
+        return self._machine.end(ending)
 
     def _take(self, rows: pl.DataFrame) -> pl.DataFrame:
         failed = len(self._judge.failed)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from ..errors import RuleError
+from .endings import Ending
 from .functions import BASELINE, FUNCTIONS, MOST, Point
 from .vocabulary import COLUMNS
 
@@ -109,6 +110,12 @@ class History:
 
     def __init__(self, lookbacks: Iterable[Lookback]) -> None:
         self._memories: dict[Lookback, dict[tuple[str, str], _Memory]] = {x: {} for x in lookbacks}
+
+    def end(self, ending: Ending) -> None:
+        """Forget the figures of a layer."""
+        for memories in self._memories.values():
+            for place in [x for x in memories if ending.is_of(x[1])]:
+                del memories[place]
 
     def extend(self, wide: pl.DataFrame) -> pl.DataFrame:
         """Take rows in order; return them with a column for each lookback."""

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from ..metrics.wide import COLUMNS as OBSERVED
+from .endings import Ending
 from .moments import MOMENT
 from .vocabulary import COLUMNS
 
@@ -75,6 +76,12 @@ class Liveness:
             return wide.drop("_order")
         rows = pl.DataFrame(made, schema=_WANTED | {"_order": pl.Float64()})
         return pl.concat([wide, rows.select(wide.columns)]).sort("_order").drop("_order")
+
+    def end(self, ending: Ending) -> None:
+        """A layer is not expected any more."""
+        for seen in self._seen.values():
+            for layer in [x for x in seen if ending.is_of(x)]:
+                del seen[layer]
 
     def _made(self, wide: pl.DataFrame, watched: Container[str]) -> list[Row]:
         """Rows to be put between those of `wide`, with their places in `_order`."""

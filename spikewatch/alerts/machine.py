@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ..metrics import RECORDS
+from .endings import Ending
 from .grouping import Family, Lane, causes_of
 from .judging import clears, holds, known
 from .liveness import GONE
@@ -88,10 +89,21 @@ class _Track:
         self._quiet: set[Key] = set()
         self._others: set[Key] = set()  # that the rule does not look at
 
-    @property
-    def was_judged(self) -> bool:
+        self.was_judged = False
         """Whether there ever was a row with a figure that the rule is about."""
-        return bool(self._states)
+
+    def end(self, ending: Ending) -> list[tuple[Key, str]]:
+        """Forget a layer; returns its keys, and what becomes of its states."""
+        ended = []
+        for key in [k for k in self._states if ending.is_of(k[1])]:
+            state = self._states.pop(key)
+            self._quiet.discard(key)
+            if state.name == "firing":
+                ended.append((key, "resolved"))
+            elif state.lose():
+                ended.append((key, "no-data"))
+        self._others = {k for k in self._others if not ending.is_of(k[1])}
+        return ended
 
     def walk(self, batch: "_Batch", kinds: dict[str, str]) -> list[Change]:
         """Take the verdicts on rows in step order."""
@@ -132,6 +144,7 @@ class _Track:
 
     def _take(self, key: Key, verdict: bool | None, *, clear: bool, step: int) -> bool:
         is_new = key not in self._states
+        self.was_judged = True
         state = self._states.setdefault(key, _State())
         changed = state.advance(verdict, clear=clear, step=step, rule=self._rule)
         if changed:
@@ -176,6 +189,10 @@ class _Batch:
     def kind(self, layer: str, kinds: dict[str, str]) -> str:
         """What kind of layer it is; `scalar` for what the user logs."""
         return kinds.get(layer) or ("scalar" if layer in self._scalars else "")
+
+    def where(self, row: int) -> dict[str, Any]:
+        """The phase, step, layer and time of a row."""
+        return {name: self.judged.item(row, name) for name in ("phase", "step", "layer", "at")}
 
     def moments(self) -> Iterator[range]:
         """Rows that came in together."""
@@ -234,6 +251,22 @@ class Machine:
             rows += self._settle(batch, moment, of_moment)
         return pl.DataFrame(rows, schema=RECORDS["alerts"])
 
+    def end(self, ending: Ending) -> pl.DataFrame:
+        """Forget a layer: what fires on it is resolved, and of all else there is no data."""
+        rows: list[dict[str, Any]] = []
+        when = {"step": ending.step, "at": ending.at}
+        for number, track in enumerate(self._tracks):
+            for (phase, layer), state in track.end(ending):
+                family = self._families[phase]
+                lane = family.change(number, layer, state, None)
+                where = when | {"phase": phase, "layer": layer}
+                row = self._row(where, number, state, None, None)
+                rows.append(row | self._rooted(family, lane, state))
+        for phase in dict.fromkeys(row["phase"] for row in rows):
+            moved = self._families[phase].settle(ending.step, self.depths)
+            rows += [self._moved(when | {"phase": phase}, lane) for lane in moved]
+        return pl.DataFrame(rows, schema=RECORDS["alerts"]) if rows else NO_TRANSITIONS
+
     def failed(self, number: int, why: str, judged: pl.DataFrame) -> pl.DataFrame:
         """The transition of a rule that cannot be evaluated to `error`."""
         rule = self._rules[number]
@@ -255,16 +288,21 @@ class Machine:
             lanes.append(lane)
         moved = family.settle(batch.steps[moment[0]], self.depths)
         rows = []
-        for change, lane in zip(changes, lanes, strict=True):
-            rows.append(self._row(batch, change) | self._rooted(family, lane, change[2]))
+        for (row, number, state, since_step), lane in zip(changes, lanes, strict=True):
+            value = self._value(batch, row, number)
+            changed = self._row(batch.where(row), number, state, since_step, value)
+            rows.append(changed | self._rooted(family, lane, state))
         told = {id(lane) for lane in lanes}
-        for lane in moved:
-            if id(lane) not in told:
-                change = (moment[0], lane.number, "firing", lane.since_step)
-                row = self._row(batch, change) | self._rooted(family, lane, "firing")
-                # The figure that made it fire: the one of this moment may be well again.
-                rows.append(row | {"layer": lane.layer, "value": lane.value})
+        here = batch.where(moment[0])
+        rows += [self._moved(here, lane) for lane in moved if id(lane) not in told]
         return rows
+
+    def _moved(self, where: dict[str, Any], lane: Lane) -> dict[str, Any]:
+        """The row of an alert that fires on, with another root."""
+        # The figure that made it fire: the one of this moment may be well again.
+        where = where | {"layer": lane.layer}
+        row = self._row(where, lane.number, "firing", lane.since_step, lane.value)
+        return row | self._rooted(self._families[where["phase"]], lane, "firing")
 
     def _rooted(self, family: Family, lane: Lane | None, state: str) -> dict[str, Any]:
         root = lane.root if lane is not None and state in ("firing", "resolved") else None
@@ -275,18 +313,24 @@ class Machine:
             "n_following": family.followers(lane) if tells and lane is not None else None,
         }
 
-    def _row(self, batch: _Batch, change: Change) -> dict[str, Any]:
-        row, number, state, since_step = change
+    def _row(
+        self,
+        where: dict[str, Any],
+        number: int,
+        state: str,
+        since_step: int | None,
+        value: float | None,
+    ) -> dict[str, Any]:
         rule = self._rules[number]
         return (
             self._keys
-            | {name: batch.judged.item(row, name) for name in ("phase", "step", "layer", "at")}
+            | where
             | self._words(rule, ill=state in ("pending", "firing"))
             | {
                 "state": state,
                 "since_step": since_step,
                 "metric": rule.figure,
-                "value": self._value(batch, row, number),
+                "value": value,
             }
         )
 

@@ -50,6 +50,11 @@ class Waiting:
         self._rows = rows.filter(latest)
         return rows.filter(~latest)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._rows is None or self._rows.is_empty()
+
     def take(self, *, before: datetime | None = None) -> pl.DataFrame | None:
         """The rows that wait; with `before`, only if all of their moments began before it."""
         rows = self._rows

@@ -11,6 +11,7 @@ import polars as pl
 
 from ..metrics import RECORDS
 from ..metrics.wide import COLUMNS
+from .endings import REMOVED
 from .engine import Engine
 from .rule import Rule
 
@@ -55,10 +56,17 @@ def replay(store: "Store", run: str, rules: Sequence[Rule]) -> Replayed:
         of_rank = {"run": run, "rank": rank}
         engine.place(
             store.sql(
-                'SELECT layer, min(depth), arg_min(kind, "at") FROM layers '
+                'SELECT layer, arg_max(depth, "at"), arg_min(kind, "at") FROM layers '
                 'WHERE run = $run AND "rank" = $rank GROUP BY layer',
                 of_rank,
             ).iter_rows()
+        )
+        engine.end_layers(
+            store.sql(
+                'SELECT kind, step, "at", layer FROM events WHERE run = $run AND "rank" = $rank '
+                'AND kind = $kind ORDER BY "at"',
+                of_rank | {"kind": REMOVED},
+            )
         )
         parts += [engine.feed(rows) for rows in _rows(store, of_rank)]
         ended = store.sql(

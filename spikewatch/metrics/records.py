@@ -71,7 +71,8 @@ RECORDS: dict[str, dict[str, pl.DataType]] = {
         "root_layer": _STRING,
         "n_following": _INT,
     },
-    # attached | closed | detached | exception | fault | dropped | note | channel
+    # attached | closed | detached | exception | fault | dropped | note | channel | removed: that of
+    # a layer which was taken out of the model, or whose name another one has.
     "events": _RUN
     | {"step": KEYS["step"]}
     | _AT

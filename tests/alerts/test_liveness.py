@@ -9,6 +9,7 @@ from spikewatch.alerts.loading import load_rules
 from .conftest import NOON
 
 
+DEAD = {"n_dead": 50, "n_carrying": 60}
 LAYERS = [("lif", 0, "spiking"), ("tern", 1, "spiking"), ("fc", 2, "ternary")]
 
 
@@ -99,3 +100,43 @@ def test_a_stall_is_the_same_whether_it_was_watched_or_is_read_from_history(engi
     other = Engine(load_rules(), run="r", rank=0)
     other.place(LAYERS)
     assert pl.concat(live).equals(other.feed(pl.concat([wide(range(30)), late])))
+
+
+def test_a_layer_that_was_taken_out_is_not_missed_and_what_fires_on_it_ends(engine, wide):
+    ill = wide(range(100, 130), lif=DEAD)
+    rest = wide(range(130, 170)).filter(pl.col("layer") != "lif")
+    fired = engine.feed(ill)
+    assert ("many-dead-neurons", "lif") in fired.filter(state="firing")[["rule", "layer"]].rows()
+    engine.end_layers(removed("lif", 130))
+    out = engine.feed(rest)
+    ended = out.filter(layer="lif")
+    assert alerts(out, "many-dead-neurons")[["layer", "step", "state"]].rows() == [
+        ("lif", 130, "resolved")
+    ]
+    assert set(ended["step"]) == {130}
+    assert set(ended["state"]) == {"resolved", "no-data"}
+    assert alerts(out, "layer-goes-quiet").is_empty()
+
+
+def test_another_layer_of_the_same_name_is_judged_anew_in_the_step_that_it_comes_in(engine, wide):
+    engine.feed(wide(range(100, 130), lif=DEAD))
+    engine.end_layers(removed("lif", 130))
+    out = engine.feed(wide(range(130, 140))).filter(rule="many-dead-neurons", layer="lif")
+    assert out[["step", "state"]].rows() == [(130, "resolved"), (130, "ok")]
+
+
+def test_a_layer_ends_the_same_however_its_rows_come_in(wide):
+    frames = [wide(range(100, 130), lif=DEAD), wide(range(130, 150))]
+    outcomes = []
+    for parts in (frames, [pl.concat(frames)]):
+        engine = Engine(load_rules(), run="r", rank=0)
+        engine.place(LAYERS)
+        engine.end_layers(removed("lif", 130))
+        outcomes.append(pl.concat([engine.feed(part) for part in parts]))
+    assert outcomes[0].equals(outcomes[1])
+
+
+def removed(layer, step):
+    """The event of it, between the rows of that step and those of the one before."""
+    at = NOON + timedelta(seconds=step - 0.5)
+    return pl.DataFrame({"kind": ["removed"], "step": [step], "at": [at], "layer": [layer]})
