@@ -20,24 +20,26 @@ class Optimizers:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
-        self._owners: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        # Whether an optimizer is one of them, and how many groups it had when it was asked.
+        self._owners: weakref.WeakKeyDictionary[Optimizer, tuple[bool, int]]
+        self._owners = weakref.WeakKeyDictionary()
         self._look_again_at = 1
         self.is_one_known = False
 
     def include(self, optimizer: Optimizer) -> bool:
         """Whether an optimizer is one of them."""
-        known = self._owners.get(optimizer)
-        if known is None:
+        groups = optimizer.param_groups
+        known, n_groups = self._owners.get(optimizer, (False, -1))
+        if not known and n_groups != len(groups):
             ours = {id(p) for p in self._parameters()}
-            groups = optimizer.param_groups
             known = any(id(p) in ours for group in groups for p in group["params"])
             if known or not self.are_swapped():
-                self._owners[optimizer] = known
+                self._owners[optimizer] = known, len(groups)
         return known
 
     def hold(self, parameter: Tensor, *, but: list[Optimizer]) -> bool:
         """Whether one of them, other than some, holds a parameter."""
-        ours = [o for o, known in self._owners.items() if known and o not in but]
+        ours = [o for o, (known, _) in self._owners.items() if known and o not in but]
         return any(
             parameter is p for o in ours for group in o.param_groups for p in group["params"]
         )
@@ -48,6 +50,12 @@ class Optimizers:
         model = self._model()
         named = [] if model is None else nn.Module.named_parameters(model)
         return [name for name, p in named if id(p) in held]
+
+    def follow(self) -> None:
+        """The model has changed: it may have parameters now that strange optimizers hold."""
+        for optimizer, (known, _) in list(self._owners.items()):
+            if not known:
+                del self._owners[optimizer]
 
     def look_again(self) -> None:
         """Training begins: an optimizer is new, maybe."""

@@ -1,13 +1,15 @@
 """The last moment before a non-finite step: a checkpoint is called for while weights are good."""
 
 import logging
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 _log = logging.getLogger("spikewatch")
@@ -37,7 +39,10 @@ class StepGuard:
         run: str,
         rank: int,
     ) -> None:
-        self._names = {id(p): name for name, p in model.named_parameters()}
+        self._model = weakref.ref(model)
+        # By parameter, "" for those of other models. It holds none of them: the id of one that was
+        # freed may be another one's.
+        self._names = WeakIdKeyDictionary()
         self._step = step
         self._checkpoint = checkpoint
         self._keys = {"run": run, "rank": rank}
@@ -83,13 +88,19 @@ class StepGuard:
         self._is_ill = ill is not None
 
     def _first_nonfinite(self, optimizer: Optimizer) -> str | None:
-        grads = [
-            (self._names[id(p)], p.grad)
-            for group in optimizer.param_groups
-            for p in group["params"]
-            if id(p) in self._names and p.grad is not None
-        ]
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        if any(p not in self._names for p in held):
+            self._name(held)
+        grads = [(n, p.grad) for p in held if (n := self._names[p]) and p.grad is not None]
         return _first_nonfinite(grads) if grads else None
+
+    def _name(self, parameters: Iterable[Tensor]) -> None:
+        """Find out which of them are the model's, that may have got new ones."""
+        model = self._model()
+        ours = [] if model is None else [*nn.Module.named_parameters(model)]
+        names = {id(p): name for name, p in ours}
+        for parameter in parameters:
+            self._names[parameter] = names.get(id(parameter), "")
 
     def _alert(self, name: str) -> dict[str, Any]:
         step = self._step()
