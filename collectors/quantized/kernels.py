@@ -43,6 +43,22 @@ class Kernel:
         kept = self.kept(module)
         return None if kept is None or is_wrapper(kept) else kept
 
+    def after_step(self, module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+        """The full-precision weight and its gradient, as the optimizer has left them.
+
+        A weight that a hook makes anew before each forward pass (`torch.nn.utils`) is of before
+        the step, and no leaf. A pruned one is what was pruned, with its mask; of another one it is
+        not known, and None.
+        """
+        kept, owner = self.latent(module), self.owner(module)
+        if kept is None or kept.is_leaf:
+            return None if kept is None else (kept.detach(), kept.grad)
+        whole = owner._parameters.get(f"{self.attribute}_orig")
+        mask = owner._buffers.get(f"{self.attribute}_mask")
+        if whole is None or mask is None:
+            return None
+        return whole.detach() * mask, whole.grad
+
     def kept(self, module: nn.Module) -> Tensor | None:
         """The weight as it is kept, in whatever precision; None where it is packed into bytes."""
         if self.shape is not None:

@@ -4,6 +4,7 @@ On an observed step it looks once, in the layer's first forward pass, at the wei
 multiplies with. Off the observed steps there is one hook that returns at once.
 """
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,10 @@ from .seeing import Sight
 from .verdicts import Verdict
 
 
+_ANOTHER = (
+    "its weights are another parameter than before: what is counted of their changes, as flips and "
+    "drift, has begun anew"
+)
 # In so many of the first steps of training are the weights of plain layers glanced at.
 _MOST_GLIMPSES = 2
 
@@ -75,6 +80,7 @@ class WeightObserver:
         self._told = told
         self._search = LatentSearch(kernel, elsewhere)
         self._session: Session | None = None
+        self._parameter: weakref.ref[Tensor] | None = None
         self._counted: dict[str, Counts] = {}
         self._n_unseen = 0
         self._glimpses: list[int] = []
@@ -87,6 +93,11 @@ class WeightObserver:
     def always_on(self) -> bool:
         """Whether its hooks have to stay on between observed steps."""
         return self._sight.always_on
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that multiplies with the weight, while it lives."""
+        return self._sight.module
 
     @property
     def owner(self) -> nn.Module | None:
@@ -205,6 +216,8 @@ class WeightObserver:
         """Take the weight that a forward pass has multiplied with, and count it."""
         session, module = look.session, look.module
         self._n_unseen = 0
+        if look.phase == "train":
+            self._follow(session, self._kernel.latent(module))
         found = self._search.beside(module, weight, levels, judged=judged, stacked=look.is_stacked)
         weight, latent, self._again = weight.detach(), found.latent, found.again
         owner, trained = self._kernel.owner(module), found.is_trained
@@ -216,6 +229,17 @@ class WeightObserver:
         if self.pair is not None and levels.form == "binary":
             self.pair.offer(self, look, weight)
         self._count(look, weight, latent, levels)
+
+    def _follow(self, session: Session, latent: Tensor | None) -> None:
+        """What is counted of changes is of one parameter: where it is replaced, it begins anew."""
+        if not isinstance(latent, nn.Parameter):
+            return
+        before = self._parameter
+        if before is None or before() is not latent:
+            self._parameter = weakref.ref(latent)
+            if before is not None:
+                self._instruments[:] = [make() for make in INSTRUMENTS]
+                session.note(self.layer.name, _ANOTHER)
 
     def _count(self, look: Look, weight: Tensor, latent: Tensor | None, levels: Levels) -> None:
         session = look.session
@@ -310,12 +334,14 @@ class WeightObserver:
         """Drop nothing: weights are what they are, also in a forward pass that raises."""
 
     def _end(self, counts: Counts, module: nn.Module) -> None:
-        owner, source = self._kernel.owner(module), self._kernel.latent(module)
-        source = getattr(source, "_local_tensor", source)  # a shard: the rest is elsewhere again
-        latent = None if source is None else self._again(self.outputs_first(source.detach()))
-        if source is None or latent is None:
+        owner, left = self._kernel.owner(module), self._kernel.after_step(module)
+        if left is None:
             return
-        gradient = source.grad
+        # Of a sharded one, what is here: the rest is elsewhere again.
+        source, gradient = left[0], getattr(left[1], "_local_tensor", left[1])
+        latent = self._again(self.outputs_first(getattr(source, "_local_tensor", source)))
+        if latent is None:
+            return
         if gradient is not None:
             gradient = self._again(self.outputs_first(gradient.detach()))
         for instrument in self._instruments:
