@@ -78,9 +78,9 @@ def layers(store: Source, run: str) -> pl.DataFrame:
     """Watched layers of a run from the input on: `layer`, `kind`, `library`, `type`, `note`."""
     return store.sql(
         """
-        SELECT layer, arg_max(kind, "at") AS kind, any_value(library) AS library,
-               any_value("type") AS "type", arg_max(note, "at") AS note
-        FROM layers WHERE run = $run GROUP BY layer ORDER BY min(depth), layer""",
+        SELECT layer, arg_max(kind, "at") AS kind, arg_max(library, "at") AS library,
+               arg_max("type", "at") AS "type", arg_max(note, "at") AS note
+        FROM layers WHERE run = $run GROUP BY layer ORDER BY arg_max(depth, "at"), layer""",
         {"run": run},
     )
 

@@ -1,6 +1,6 @@
 """What an instrument sees: a forward call, the layer that it reads, and which time step it is."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter as time_now
@@ -155,7 +155,7 @@ class Subject:
     dead: Array | None = None
     step: tuple[Array, int] | None = None
     fault: Callable[[Exception], None] = _raise
-    widths: frozenset[int] = frozenset()
+    widths: Collection[int] = ()
     loss_scale: Tensor | float | None = None
     misses_turns: bool = False
     optimizes: Callable[[Tensor], bool] = _by_nobody

@@ -102,8 +102,17 @@ class ProductObserver:
         self._handles: list[Any] = []
         self._session: Session | None = None
         self._open = threading.local()  # DataParallel runs replicas in threads of their own
-        self._operations = defaultdict[str, Operations](partial(Operations, several=several))
         self._reach: dict[Any, FanOut] = {}
+        self.begin(several=several)
+
+    def begin(self, *, several: bool) -> None:
+        """Count from here on, in a model that has neurons that fire several times, or has none."""
+        self._operations = defaultdict[str, Operations](partial(Operations, several=several))
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module, while it lives."""
+        return self._module()
 
     def start(self, session: Session) -> None:
         """Put the hooks on, where operations are due to be counted."""

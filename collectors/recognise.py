@@ -105,10 +105,10 @@ def fire_several_times(modules: Iterable[nn.Module]) -> bool:
     return any(x.is_spiking(m, qualified_names(type(m))) for m in modules for x in libraries)
 
 
-def output_widths(model: nn.Module) -> frozenset[int]:
+def output_widths(model: nn.Module) -> set[int]:
     """How many outputs the layers of a model with weights have, as PyTorch's classes call it."""
     found = [vars(m).get(a) for m in nn.Module.modules(model) for a in _WIDTHS]
-    return frozenset(n for n in found if isinstance(n, int))
+    return {n for n in found if isinstance(n, int)}
 
 
 def _uncalled(modules: Mapping[str, nn.Module], libraries: list[Library]) -> set[str]:

@@ -17,15 +17,16 @@ from spikewatch.observing import Counts, Observer, Session
 from .calls import Call, Subject
 from .candidates import Named
 from .functional import weighted
-from .functional.running import Running, ear_of
+from .functional.running import ear_of
+from .functional.weighted import WeightedObserver
 from .hooks import Hook, why_unreadable
 from .layer_reader import LayerReader
 from .layouts.axes import Axes
 from .layouts.layout import Layout
-from .layouts.leading_axes import LeadingAxes
 from .library import Library
-from .recognise import BY_HAND, Found, find_spiking, output_widths
+from .recognise import BY_HAND, Found, find_spiking
 from .samples.beginnings import Beginnings
+from .shared import Shared
 from .standing import Standing
 from .surrogate import surrogate_nodes
 from .unregistered import why_unwatched
@@ -35,59 +36,48 @@ _log = logging.getLogger("spikewatch")
 
 
 def find(
-    model: nn.Module, *, named: Mapping[str, str], taken: frozenset[str]
+    model: nn.Module,
+    *,
+    named: Mapping[str, str],
+    taken: frozenset[str],
+    known: Sequence[Observer] = (),
 ) -> Sequence[Observer]:
     """An observer for each spiking layer and each candidate (see `recognise`).
 
     And for each layer with weights that may make spikes of its input.
     """
-    claims: weakref.WeakSet[Any] = weakref.WeakSet()
-    found = [f for f in find_spiking(model, named=named) if f.name not in taken]
-    running = Running(model, [f.module for f in found if f.sure])
-    widths = output_widths(model)
-    shared = running, widths, set[type](), LeadingAxes(model)
-    observers = [SpikeObserver(f, claims, *shared) for f in found]
-    if unwatched := why_unwatched(model):
+    every = find_spiking(model, named=named)
+    found = [f for f in every if f.name not in taken]
+    before = (o.shared for o in known if isinstance(o, SpikeObserver | WeightedObserver))
+    shared = next(before, None) or Shared(model)
+    shared.follow(model, [f.module for f in every if f.sure])
+    observers = [SpikeObserver(f, shared) for f in found]
+    if not known and (unwatched := why_unwatched(model)):
         if observers:
             observers[0].of_the_model = unwatched
         else:  # there may be no run in which to note it
             _log.warning("spikewatch: %s.", unwatched)
     seen = taken.union(f.name for f in found)
-    inner = weighted.find(named_modules(model), running, taken=seen, widths=widths)
-    return [*observers, *inner]
+    return [*observers, *weighted.find(named_modules(model), shared, taken=seen)]
 
 
 class SpikeObserver:
     """Watches one spiking layer, or a candidate until it is known what it is."""
 
-    def __init__(
-        self,
-        found: Found,
-        claims: weakref.WeakSet[Any],
-        running: Running | None = None,
-        widths: frozenset[int] = frozenset(),
-        spiking: set[type] | None = None,
-        leading: LeadingAxes | None = None,
-    ) -> None:
-        """Take what was found, and what the observers of a model share.
-
-        Args:
-            found: The layer.
-            claims: The nodes that inner layers claim.
-            running: Who calls functions.
-            widths: How many outputs the model's layers have.
-            spiking: Classes that have shown to make spikes.
-            leading: What is known of the leading axes of its layers.
-        """
+    def __init__(self, found: Found, shared: Shared) -> None:
+        """Take what was found, and what the observers of a model share."""
+        self.shared = shared
         self.called: bool | None = False
         self.always_on = False
         self.of_the_model = ""
         """What is to be told, once, of the model as a whole."""
         self._module = weakref.ref(found.module)
         self._library = found.library
-        self._standing = Standing(found, claims, spiking)
+        self._standing = Standing(found, shared.claims, shared.spiking)
         self._candidate = self._standing.candidate
-        self._layout = Layout(found, self._standing.tell, self._module_if_read, widths, leading)
+        self._layout = Layout(
+            found, self._standing.tell, self._module_if_read, shared.widths, shared.leading
+        )
         self._named = Named() if found.note == BY_HAND else None
         self._handles: list[Any] = []
         self._session: Session | None = None
@@ -98,13 +88,14 @@ class SpikeObserver:
             self._standing.tell,
             self._standing.spent,
             fault=self._standing.fault,
-            widths=widths,
+            widths=shared.widths,
             optimizes=self._standing.optimizes,
             is_gate=found.is_gate,
         )
         self._reader = LayerReader(self._subject, self._standing.confirm_site)
         sure = found.sure or self._candidate.sure
-        self._ear = None if running is None or sure else ear_of(found, running, self._inner_subject)
+        running = None if sure else shared.running
+        self._ear = None if running is None else ear_of(found, running, self._inner_subject)
         self._beginnings = Beginnings(found.library, self._standing)
 
     @property
@@ -115,6 +106,11 @@ class SpikeObserver:
     @layer.setter
     def layer(self, known: Layer) -> None:
         self._standing.layer = known
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The layer, while it lives."""
+        return self._module()
 
     @property
     def waits(self) -> bool:

@@ -44,7 +44,7 @@ class Standing:
         waits: Whether it was called, and nothing could be said yet of what it makes.
     """
 
-    def __init__(self, found: Found, claims: WeakSet[Any], spiking: set[type] | None) -> None:
+    def __init__(self, found: Found, claims: WeakSet[Any], spiking: set[type]) -> None:
         """Take what was found, the nodes that inner layers claim, and classes proven to spike."""
         self.layer = Layer(
             name=found.name,
@@ -58,7 +58,7 @@ class Standing:
             found_by=by,
             claims=claims,
             cls=own_type(found.module),
-            spiking=set() if spiking is None else spiking,
+            spiking=spiking,
             has_weights=has_weights(found.module),
         )
         self.candidate.sure = (found.sure and not found.nested) or found.note == BY_HAND

@@ -35,16 +35,20 @@ def find(
     *,
     named: Mapping[str, str],  # noqa: ARG001 - layers named by hand are spiking ones
     taken: frozenset[str],
+    known: Sequence["SynapseObserver | ProductObserver"] = (),
 ) -> Sequence[Observer]:
     """An observer for each Linear and Conv layer, and each module that multiplies by itself."""
-    modules = {n: m for n, m in named_modules(model).items() if n not in taken}
+    modules = named_modules(model)
     # A hook within torch's own attention would keep it from running by fused code in evaluations.
     fused = {id(p) for m in modules.values() if isinstance(m, FUSED) for p in nn.Module.modules(m)}
     free = {n: m for n, m in modules.items() if id(m) not in fused}
     several = fire_several_times(modules.values())
-    weighted = {n: m for n, m in free.items() if isinstance(m, WEIGHTED)}
+    for observer in known:
+        observer.begin(several=several)
+    weighted = {n: m for n, m in free.items() if isinstance(m, WEIGHTED) and n not in taken}
     layers = [_observer(n, m, several=several) for n, m in weighted.items()]
-    return [*layers, *own_products.find(modules, several=several)]
+    wanted = {n: m for n, m in modules.items() if n not in taken}
+    return [*layers, *own_products.find(wanted, several=several)]
 
 
 def _observer(name: str, module: nn.Module, *, several: bool) -> "SynapseObserver":
@@ -62,6 +66,15 @@ class SynapseObserver:
         self._handle: Any = None
         self._session: Session | None = None
         self._operations = Operations(several=several)
+
+    def begin(self, *, several: bool) -> None:
+        """Count from here on, in a model that has neurons that fire several times, or has none."""
+        self._operations = Operations(several=several)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The layer, while it lives."""
+        return self._module()
 
     def start(self, session: Session) -> None:
         """Put the hook on, where operations are due to be counted."""
@@ -136,6 +149,11 @@ class SpikingSynapseObserver(SynapseObserver):
         super().__init__(name, module, several=several)
         kernels = [Kernel(name)]
         self._multiplied = ProductObserver(name, module, kernels, several=several, fires=fires)
+
+    def begin(self, *, several: bool) -> None:
+        """Count from here on; see above."""
+        super().begin(several=several)
+        self._multiplied.begin(several=several)
 
     def start(self, session: Session) -> None:
         """Put the hooks on: those that see the product only as long as it may be one of spikes."""

@@ -15,7 +15,7 @@ from .alerts.engine import Engine
 from .alerts.loading import Ruleset, find_ruleset
 from .alerts.rule import Rule
 from .errors import AttachError
-from .finding import find_observers, parse_hints, parse_layers
+from .finding import Finder, parse_hints, parse_layers
 from .journal import JournalWriter
 from .layers import report
 from .observing import load_teacher
@@ -104,8 +104,9 @@ def attach(
     _check_first_step(first_step)
     ruleset = _ruleset(rules)
     hints = parse_hints(model, quantized=quantized, pairs=pairs, optimizers=optimizers)
+    finder = Finder(named=parse_layers(model, layers), hints=hints)
     with unheard():
-        observers = find_observers(model, named=parse_layers(model, layers), hints=hints)
+        observers = finder.find(model)
     if teacher is not None:
         _check_teacher(model, teacher, temperature=teacher_temperature)
         observers.append(load_teacher()(model, teacher, temperature=teacher_temperature))
@@ -124,6 +125,7 @@ def attach(
     watch = Watch(
         model,
         observers,
+        finder,
         recorder,
         dispatcher,
         sampler,

@@ -1,9 +1,13 @@
-"""Asking the collectors what they find in a model, and saying so when they find nothing."""
+"""Asking the collectors what they find in a model, and saying so when they find nothing.
+
+A model that has changed is asked about again: only what is new in it is looked at.
+"""
 
 import difflib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,20 +18,61 @@ from .observing import Hints, Observer, load_collectors
 from .unregistered import unregistered
 
 
-def find_observers(
-    model: nn.Module, *, named: Mapping[str, str], hints: Hints | None = None
-) -> list[Observer]:
-    """An observer for each layer that a collector finds, in the model's order.
+class Finder:
+    """Asks the collectors what they find in one model, and knows who found what."""
 
-    Raises:
-        AttachError: There is none; the message lists what was seen and how to name a layer.
-    """
-    observers: list[Observer] = []
-    for find in load_collectors().values():
-        wishes = {"hints": hints} if "hints" in inspect.signature(find).parameters else {}
-        observers += find(model, named=named, taken=frozenset(), **wishes)
-    if all(o.layer.kind == "synapse" for o in observers):
-        raise AttachError(_nothing_found(model))
+    def __init__(self, *, named: Mapping[str, str], hints: Hints | None = None) -> None:
+        """Take the layers that the user named, with their axes, and what else the user told."""
+        self._named = named
+        self._hints = hints
+        self._collectors = load_collectors()
+        self._found: dict[str, list[Observer]] = {name: [] for name in self._collectors}
+
+    def find(self, model: nn.Module) -> list[Observer]:
+        """An observer for each layer that a collector finds, in the model's order.
+
+        Raises:
+            AttachError: There is none; the message lists what was seen and how to name a layer.
+        """
+        observers = self._ask(model, taken=frozenset())
+        if all(o.layer.kind == "synapse" for o in observers):
+            raise AttachError(_nothing_found(model))
+        return in_order(observers, model)
+
+    def find_again(
+        self, model: nn.Module, *, taken: frozenset[str], leave: Collection[Observer]
+    ) -> list[Observer]:
+        """Observers of what has come to a model.
+
+        Args:
+            model: As it is now.
+            taken: Names of the modules that are as they were.
+            leave: Those that were found before, and whose module is not one of these.
+        """
+        gone = {id(o) for o in leave}
+        for found in self._found.values():
+            found[:] = [o for o in found if id(o) not in gone]
+        return self._ask(model, taken=taken)
+
+    def has_found(self, observer: Observer) -> bool:
+        """Whether a collector found an observer, and did not lose it again."""
+        return any(observer is o for found in self._found.values() for o in found)
+
+    def _ask(self, model: nn.Module, *, taken: frozenset[str]) -> list[Observer]:
+        observers: list[Observer] = []
+        for name, find in self._collectors.items():
+            known = self._found[name]
+            offered = {"hints": self._hints, "known": tuple(known)}
+            asked = inspect.signature(find).parameters
+            wishes: Any = {k: v for k, v in offered.items() if k in asked}
+            new = find(model, named=self._named, taken=taken, **wishes)
+            known += new
+            observers += new
+        return observers
+
+
+def in_order(observers: Iterable[Observer], model: nn.Module) -> list[Observer]:
+    """Observers in the order in which their layers are defined in a model."""
     order = {name: i for i, name in enumerate(named_modules(model))}
 
     def place(observer: Observer) -> int:

@@ -51,10 +51,28 @@ class Listening:
         """Whether the end of each forward pass of the model itself is told."""
         return self._after_hook is not None
 
+    @property
+    def model(self) -> nn.Module | None:
+        """The model, while it lives."""
+        return self._model()
+
     def start(self, model: nn.Module) -> None:
         """Put on what tells of forward passes."""
         self._model = weakref.ref(model)
         self._before_hook = self.root.put_on(model)
+        self._listen_to_parts(model)
+
+    def follow(self, model: nn.Module, new: Sequence[Observer]) -> None:
+        """The model has changed; these are new among the observers."""
+        if not self.root_is_called:
+            for handle in self._part_hooks:
+                handle.remove()
+            self._part_hooks = []
+            self._listen_to_parts(model)
+        for observer in new if self.is_on else ():
+            observer.start(self._session)
+
+    def _listen_to_parts(self, model: nn.Module) -> None:
         before = load_hook()(lambda *_: self._session.touch(), self)
         after = load_hook()(self._after_part, self)
         for part in called_parts(model):

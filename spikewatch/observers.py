@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from .finding import in_order
 from .layers import Layer
 from .observing import Counts, Observer, load_tap
 from .session import LiveSession
@@ -16,12 +17,13 @@ class Observers:
 
     Attributes:
         found: Those that collectors found.
+        session: What they work for.
     """
 
     def __init__(self, found: Sequence[Observer], session: LiveSession) -> None:
         self.found = list(found)
         self._taps: dict[str, Any] = {}
-        self._session = session
+        self.session = session
 
     def __iter__(self) -> Iterator[Observer]:
         """Those that were found, then those of taps."""
@@ -40,18 +42,34 @@ class Observers:
 
     def place(self) -> None:
         """Store the layers that were found, each at its place in the model."""
-        for observer in self.found:
-            self._session.place(observer.layer)
-            if observer.layer.kind not in ("candidate", "synapse"):
-                self._session.confirm(observer.layer)
+        self._place(self.found)
+
+    def replace(
+        self, leave: Sequence[Observer], come: Sequence[Observer], model: nn.Module
+    ) -> None:
+        """Listen to some no more, and to others from now on: the model has changed."""
+        gone = {id(observer) for observer in leave}
+        for observer in leave:
+            observer.stop()
+        stay = [o for o in self.found if id(o) not in gone]
+        self.found[:] = in_order([*stay, *come], model)
+        self._place(come)
+
+    def _place(self, new: Sequence[Observer]) -> None:
+        inner = [x for o in self for x in getattr(o, "inner_layers", ())]
+        taps = [o.layer for o in self._taps.values()]
+        moved = self.session.place([*(o.layer for o in self.found), *inner, *taps])
+        for layer in [*moved, *(o.layer for o in new)]:
+            if layer.kind not in ("candidate", "synapse"):
+                self.session.confirm(layer)
 
     def tap(self, name: str, tensor: Tensor) -> None:
         """Watch a tensor that the user taps; see `spikewatch.tap`."""
         tapped = self._taps.get(name)
         if tapped is None:
             tapped = self._taps[name] = load_tap()(name)
-            tapped.start(self._session)
-            self._session.confirm(tapped.layer)
+            tapped.start(self.session)
+            self.session.confirm(tapped.layer)
         with unheard():  # as in a hook
             tapped.observe_tensor(tensor)
 

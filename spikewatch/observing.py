@@ -166,7 +166,8 @@ class Observer(Protocol):
     # `inner_layers`: layers that it found within its own, and whose counters it hands over.
     # `called`: set to True when its layer is called in an observed step; None where that says
     # nothing. A layer that is never called is told aloud. `forget(phase)`: drop what was counted
-    # since the last flush, in place of a flush whose counters nobody gets.
+    # since the last flush, in place of a flush whose counters nobody gets. `module`: the one that
+    # its hooks are on, None where it is gone; else it is taken to be the one of the layer's name.
 
     def start(self, session: Session) -> None:
         """Put the hooks on. Called before each observed step, so it has to be quick."""
@@ -189,9 +190,11 @@ class Collector(Protocol):
         Args:
             model: The model, wrappers and all.
             named: Layers that the user named by hand, with the axes of their output ("" to guess).
-            taken: Names that an earlier collector of the same kind already watches.
+            taken: Names of modules for which no observer is wanted. When a model has changed while
+                it is watched, it is asked again, with the names of what is as it was.
 
-        A collector that has a parameter `hints` is given the user's `Hints` as well.
+        A collector that has a parameter `hints` is given the user's `Hints` as well; one that has a
+        parameter `known`, the observers that it found in the model before, and that go on.
         """
 
 

@@ -41,3 +41,8 @@ class Samples:
         if starts:
             self._begun[layer] = self._n_begun
         return bool(starts) if starts is not None else None
+
+    def forget(self, layer: str) -> None:
+        """A layer is gone, or another one has its name."""
+        self._begun.pop(layer, None)
+        self._moved_at.pop(layer, None)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -121,9 +121,26 @@ class LiveSession:
             note=layer.note,
         )
 
-    def place(self, layer: Layer) -> None:
-        """Give a layer its depth: the next one."""
-        self._depths.setdefault(layer.name, len(self._depths))
+    def place(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Give layers their depths, in their order; returns those that had another one before.
+
+        Whatever else has a depth, such as a site of one of them, comes after them.
+        """
+        before, self._depths = self._depths, {}
+        for layer in layers:
+            self._depths.setdefault(layer.name, len(self._depths))
+        for name in before:
+            self._depths.setdefault(name, len(self._depths))
+        return [x for x in layers if before.get(x.name, -1) not in (-1, self._depths[x.name])]
+
+    def end(self, name: str, message: str) -> None:
+        """A layer is in the model no more, or another one has its name."""
+        self._recorder.event("removed", message, step=self.step, layer=name)
+        for told in list(self._told):  # the writer's thread may tell of something just now
+            if told[0] == name:
+                self._told.discard(told)
+        self._samples.forget(name)
+        self._depths.pop(name, None)
 
     def _first(self, layer: str, message: str) -> bool:
         new = (layer, message) not in self._told

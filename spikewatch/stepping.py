@@ -16,12 +16,14 @@ from torch.optim import Optimizer
 
 from .callers import forward_raised, loss_scale
 from .evaluations import Evaluations
+from .finding import Finder
 from .layers import Layer
 from .ledger import Ledger
 from .listening import Listening
 from .observers import Observers
 from .observing import Observer
 from .recorder import Recorder, utc_now
+from .renewal import Renewal
 from .sampling import Sampler
 from .session import LiveSession
 from .snapshot import take
@@ -37,6 +39,7 @@ class Stepping:
         self,
         model: nn.Module,
         observers: Sequence[Observer],
+        finder: Finder,
         recorder: Recorder,
         sampler: Sampler,
         *,
@@ -66,6 +69,10 @@ class Stepping:
             after=self._after_root,
             after_part=self._after_part,
         )
+        self._renewal = Renewal(
+            model, finder, self.observers, self._listening, self._unseen, flush=self._flush
+        )
+        self._is_new = False  # the step was chosen to be observed, and no forward pass ran in it
         self._in_step = False  # the latest of them trains, and all was done that it asks for
         self._is_spoilt = False  # what is counted of this step is not the whole of some passes
         self._raised = ""  # phase of the latest forward pass, if it raised and nothing came since
@@ -205,8 +212,18 @@ class Stepping:
         else:
             session.active = self._evaluations.observe(usual=clock.usual_forwards)
             session.detailed = self._evaluations.detailed
+        if session.active and (self._is_new if training else not clock.fresh):
+            self._look_anew(module, clock, training=training)
         self._listening.listen(on=session.active)
         clock.see_forward()
+
+    def _look_anew(self, model: nn.Module, clock: StepClock, *, training: bool) -> None:
+        """Watch the layers that the model has now; a first step with new ones is read closely."""
+        self._renewal.follow(model, clock)
+        if training:
+            self._is_new = False
+            if self._renewal.take_new():
+                self.session.detailed = self._train_detailed = True
 
     def _count_evaluations(self) -> None:
         """What was spent between two steps was spent on evaluations, if there were any."""
@@ -314,6 +331,9 @@ class Stepping:
             if not self._goes_on_evaluating:  # else what was chosen for training is still to come
                 self._train_active = self._observe(session.step)
             if not self._listening.root_is_called:
+                model, clock = self._listening.model, self._clock
+                if self._is_new and model is not None and clock is not None:
+                    self._look_anew(model, clock, training=True)
                 self._listening.listen(on=True)
             session.spent_s = time.perf_counter() - judged
         except Exception as error:  # noqa: BLE001 - contract 1
@@ -348,7 +368,7 @@ class Stepping:
     def _observe(self, step: int) -> bool:
         """Ask the sampler whether what comes next is observed, and how closely."""
         session = self.session
-        session.active = self._ledger.choose(step - self.first_step)
+        session.active = self._is_new = self._ledger.choose(step - self.first_step)
         session.detailed = self._train_detailed = self._sampler.detailed()
         return session.active
 

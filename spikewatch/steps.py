@@ -151,6 +151,16 @@ class StepClock:
         self._fresh = False  # by the forward passes that the root's hook does not count by itself
         _ALL.add(self)
 
+    @property
+    def are_parameters_swapped(self) -> bool:
+        """Whether other tensors have taken the parameters' places for now."""
+        return self._optimizers.are_swapped()
+
+    def follow(self, model: nn.Module) -> None:
+        """The model has changed."""
+        self._optimizers.follow()
+        self._weights.follow(model)
+
     def stop(self) -> None:
         """Hear of no more steps."""
         _ALL.remove(self)

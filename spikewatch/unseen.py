@@ -6,7 +6,7 @@ what is missing.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -34,8 +34,7 @@ _BLIND = (
 )
 _SILENT = (
     "{names}: not called in the latest {n} observed steps. Either forward does not use them, or no "
-    "input took this way (an expert, a branch), or another module has their place since attach() "
-    "(close the watch then, and attach again), or they are not seen. {why}. To see more, call "
+    "input took this way (an expert, a branch), or they are not seen. {why}. To see more, call "
     "layer(x), leave it out of what is compiled, or pass its spikes through "
     "spikewatch.tap('name', spikes)"
 )
@@ -65,6 +64,10 @@ class Weights:
     """Tells whether training has changed a model's weights, from any thread, without a transfer."""
 
     def __init__(self, model: nn.Module) -> None:
+        self.follow(model)
+
+    def follow(self, model: nn.Module) -> None:
+        """Take the weights that a model has now."""
         ours = [p for p in nn.Module.parameters(model) if p.requires_grad][:_N_WEIGHTS]
         self._weights = [weakref.ref(p) for p in ours]
         self._version = self._now()
@@ -94,6 +97,14 @@ class Unseen:
         self._undecided = True  # whether any of the layers makes spikes
         self._n_undecided = 0  # observed steps
         self._misses_turns = False  # as was told
+
+    def follow(self, model: nn.Module, ended: Iterable[str]) -> None:
+        """The model has changed, and layers of these names were taken out of it."""
+        self._weights.follow(model)
+        for name in ended:
+            self._silent_steps.pop(name, None)
+            self._seen.discard(name)
+            self._told.discard(name)
 
     def blind(self) -> None:
         """The optimizer steps, and no forward pass was seen."""

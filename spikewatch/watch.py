@@ -21,6 +21,7 @@ from .alerts.actions import Dispatcher
 from .alerts.channels import without_addresses
 from .alerts.guard import StepGuard
 from .errors import StoreError
+from .finding import Finder
 from .layers import Layer
 from .observing import Observer
 from .recorder import Recorder
@@ -46,6 +47,7 @@ class Watch:
         self,
         model: nn.Module,
         observers: Sequence[Observer],
+        finder: Finder,
         recorder: Recorder,
         dispatcher: Dispatcher,
         sampler: Sampler,
@@ -64,6 +66,7 @@ class Watch:
         self._stepping = Stepping(
             model,
             observers,
+            finder,
             recorder,
             sampler,
             run=run,

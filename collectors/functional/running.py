@@ -121,10 +121,9 @@ def ear_of(found: Found, running: "Running", subject: Callable[[Library], Subjec
 class Running:
     """The modules of one model that call functions, and the calls that reach them."""
 
-    def __init__(self, model: nn.Module, neurons: Iterable[nn.Module]) -> None:
-        """Take the model, and the neurons whose functions are heard as modules already."""
+    def __init__(self, model: nn.Module) -> None:
         self.weights = Weights(model)
-        self._neurons = {id(part) for neuron in neurons for part in nn.Module.modules(neuron)}
+        self._neurons: set[int] = set()
         self._ears: dict[int, Ear] = {}
         self._all_ears: weakref.WeakKeyDictionary[nn.Module, Ear] = weakref.WeakKeyDictionary()
         self._wanted: Counter[Any] = Counter()
@@ -134,6 +133,11 @@ class Running:
         self.told: tuple[int, bool] | None = None
         """In which forward pass a state without a graph told whether a sample begins with it."""
         self._loose_pass: tuple[int, int | None] | None = None
+
+    def follow(self, model: nn.Module, neurons: Iterable[nn.Module]) -> None:
+        """Take the model as it is now, and the neurons whose functions are heard as modules."""
+        self.weights.follow(model)
+        self._neurons = {id(part) for neuron in neurons for part in nn.Module.modules(neuron)}
 
     @property
     def stack(self) -> list[tuple[Ear, Pass]]:

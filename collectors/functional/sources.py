@@ -44,8 +44,13 @@ class Weights:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
-        self._names = _names_of_weights(model)
+        self._names: dict[int, str] = {}
         self._others: dict[int, tuple[weakref.ref[Tensor], str]] = {}
+        self.follow(model)
+
+    def follow(self, model: nn.Module) -> None:
+        """Take the weights that the model has now."""
+        self._names = _names_of_weights(model)
 
     def name_of(self, variable: Tensor, *, multiplied: bool) -> str:
         """The layer that a leaf of the graph belongs to, or its own name; "" if it is no weight.

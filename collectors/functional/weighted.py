@@ -17,8 +17,9 @@ from spikewatch.observing import Counts, Session
 from ..calls import Subject
 from ..library import Library
 from ..reachable import functions_of, reaches_compiled, reaches_tap
+from ..shared import Shared
 from .inside import Inside
-from .running import Ear, Running
+from .running import Ear
 
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -49,43 +50,42 @@ def fires(module: nn.Module) -> bool:
 
 def find(
     modules: Mapping[str, nn.Module],
-    running: Running,
+    shared: Shared,
     *,
     taken: Collection[str],
-    widths: frozenset[int],
 ) -> Iterator["WeightedObserver"]:
     """An observer for each layer with weights whose forward can reach a custom autograd function.
 
     Args:
         modules: Those of the model, by name.
-        running: Who calls functions.
+        shared: What the observers of the model share.
         taken: Names of layers that are watched for their output.
-        widths: How many outputs the model's layers have.
     """
     for name, module in modules.items():
         if name not in taken and (functions := own_functions(module)):
-            yield WeightedObserver(name, module, functions, running, widths)
+            yield WeightedObserver(name, module, functions, shared)
 
 
 class WeightedObserver:
     """Watches the spikes that one layer with weights makes within its forward."""
 
     def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        functions: frozenset[Any],
-        running: Running,
-        widths: frozenset[int],
+        self, name: str, module: nn.Module, functions: frozenset[Any], shared: Shared
     ) -> None:
+        assert shared.running is not None  # noqa: S101 - there is a model
         self.layer = Layer(name, "synapse", "user", own_type(module).__name__)
         self.always_on = False
-        self._widths = widths
+        self.shared = shared
         self._module = weakref.ref(module)
         self._session: Session | None = None
-        self._ear = Ear(name, module, functions, running, self._subject, weighs=True)
+        self._ear = Ear(name, module, functions, shared.running, self._subject, weighs=True)
         self._ear.inside.settle(inner=True)
         _insides[module] = self._ear.inside
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The layer, while it lives."""
+        return self._module()
 
     @property
     def inner_layers(self) -> list[Layer]:
@@ -114,7 +114,7 @@ class WeightedObserver:
             self._tell,
             self._spent,
             fault=self._fault,
-            widths=self._widths,
+            widths=self.shared.widths,
             optimizes=self._optimizes,
         )
 

@@ -33,7 +33,7 @@ class Layout:
         tell: Callable[[str], None],
         module: Callable[[], nn.Module | None],
         widths: Collection[int],
-        leading: LeadingAxes | None = None,
+        leading: LeadingAxes,
     ) -> None:
         """Take what was found, with the axes that a user named, and what else may tell them.
 
@@ -51,7 +51,7 @@ class Layout:
         self._tell = tell
         self._module = module
         self._widths = widths
-        self._leading = leading or LeadingAxes()
+        self._leading = leading
 
     def of(self, module: nn.Module | None, spikes: Tensor) -> tuple[str, Unfold | None]:
         """Axes, and what gives time and batch axes of their own where they share one."""

@@ -34,18 +34,22 @@ _NOT_TOLD = (
 class LeadingAxes:
     """What is known of the leading axes of a model's layers, which share time and batch.
 
-    Args:
-        model: The model; without one only graphs tell.
+    Until it follows a model, only graphs tell.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
-        modules = [] if model is None else [*nn.Module.modules(model)]
+    def __init__(self) -> None:
+        self._steps: set[int] = set()
+        self._rank = 0
+        """Of a batch of what the convolutions make; 0 without any."""
+        self._pairs: set[tuple[int, ...]] = set()
+
+    def follow(self, model: nn.Module) -> None:
+        """Take a model as it is now."""
+        modules = [*nn.Module.modules(model)]
         self._steps = {n for m in modules for n in steps_held(m)}
         convolutions = (m for m in modules if isinstance(m, nn.modules.conv._ConvNd))
         places = max((len(m.kernel_size) for m in convolutions), default=0)
         self._rank = places + 2 if places else 0
-        """Of a batch of what the convolutions make; 0 without any."""
-        self._pairs: set[tuple[int, ...]] = set()
 
     def axes(
         self,

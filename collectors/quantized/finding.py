@@ -19,7 +19,7 @@ from .kernels import Kernel, is_wrapper
 from .latent_elsewhere import Elsewhere
 from .levels import judge
 from .observer import WeightObserver
-from .pairs import make_pairs
+from .pairs import make_pairs, part_pairs
 from .place import Containers, is_matrix, places
 from .seeing import Sight
 
@@ -37,8 +37,12 @@ def find(
     named: Mapping[str, str],
     taken: frozenset[str],
     hints: Hints | None = None,
+    known: Sequence[WeightObserver] = (),
 ) -> Sequence[WeightObserver]:
-    """An observer for each weight that is, or may become, quantized."""
+    """An observer for each weight that is, or may become, quantized.
+
+    Those that are known get to know their place in the model as it is.
+    """
     hints = hints or Hints()
     modules = {n: m for n, m in named_modules(model).items() if n not in taken}
     elsewhere = Elsewhere(model, hints.optimizers) if hints.optimizers else None
@@ -49,11 +53,14 @@ def find(
         kernels = {n: [k for k in found if not (k.guess and _within(n, spiking))]
                    for n, found in kernels.items()}  # fmt: skip
     where = places(model)
+    before = {o.layer.name: o for o in known}
+    for name, observer in before.items():
+        observer.place = where.get(name, where.get(name.rpartition(".")[0]))
     observers: dict[str, WeightObserver] = {}
     for name, found in kernels.items():
         sight = Sight(modules[name]) if found else None
         for kernel in found:
-            if kernel.plain and kernel.layer in observers:
+            if kernel.layer in before or (kernel.plain and kernel.layer in observers):
                 continue  # a module around it multiplies with its weight
             assert sight is not None  # noqa: S101 - there are kernels
             observers[kernel.layer] = WeightObserver(
@@ -64,7 +71,8 @@ def find(
                 told=hints.quantized.get(kernel.layer),
                 elsewhere=elsewhere,
             )
-    make_pairs(observers, hints.pairs)
+    part_pairs(known)
+    make_pairs(before | observers, hints.pairs)
     return list(observers.values())
 
 

@@ -6,7 +6,7 @@ three levels in each row. Their names only say which kernels to try.
 
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -61,6 +61,11 @@ class Pair:
         self._confirmed = False
         self._places = [p for p in (one.place, other.place) if p is not None]
         one.pair = other.pair = self
+
+    @property
+    def halves(self) -> tuple[Half | None, Half | None]:
+        """The two kernels' observers, while they live."""
+        return self._one(), self._other()
 
     def offer(self, observer: Half, look: Look, weight: Tensor) -> None:
         """Take the binary weight of one of the two; with the second one, their sum is counted."""
@@ -132,6 +137,15 @@ class Pair:
             if self._places and "weights" in counted.tables:
                 counted.tables["weights"]["n_ternary_weights"] = self._places[0].census.n_ternary
             counts.sites[self.name.removeprefix(observer.layer.name)] = counted
+
+
+def part_pairs(left: Collection[Half]) -> None:
+    """Undo the pairs of which only one kernel is left in the model."""
+    for one in left:
+        if one.pair is not None and not all(any(x is h for x in left) for h in one.pair.halves):
+            one.pair = None
+            if one.owner is not None:
+                _halves.pop(one.owner, None)
 
 
 def likely(names: Iterable[str]) -> Iterator[tuple[str, str]]:

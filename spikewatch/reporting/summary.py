@@ -40,7 +40,7 @@ def layers_now(store: "Store", run: str) -> pl.DataFrame:
     return store.sql(
         f"""
         WITH known AS (
-            SELECT layer, arg_max(kind, "at") AS kind, min(depth) AS depth
+            SELECT layer, arg_max(kind, "at") AS kind, arg_max(depth, "at") AS depth
             FROM layers WHERE run = $run GROUP BY layer
         ), latest AS (
             SELECT layer, {figures} FROM wide
@@ -76,7 +76,8 @@ def curve(store: "Store", run: str, column: str) -> pl.DataFrame:
             FROM rows, span GROUP BY ALL
         )
         SELECT placed.* FROM placed
-        LEFT JOIN (SELECT layer, min(depth) AS depth FROM layers WHERE run = $run GROUP BY layer)
-        USING (layer) ORDER BY depth, layer, step""",  # noqa: S608 - our own names
+        LEFT JOIN (
+            SELECT layer, arg_max(depth, "at") AS depth FROM layers WHERE run = $run GROUP BY layer
+        ) USING (layer) ORDER BY depth, layer, step""",  # noqa: S608 - our own names
         {"run": run},
     )

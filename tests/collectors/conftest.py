@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikewatch.collectors.own_products import ProductObserver
 from spikewatch.collectors.synapses import SynapseObserver
-from spikewatch.finding import find_observers
+from spikewatch.finding import Finder
 from spikewatch.layers import Layer
 from spikewatch.observing import OnHost
 from spikewatch.root_pass import RootPass
@@ -31,7 +31,7 @@ class Listener:
         self.optimized: list[Tensor] = []
         self.notes: list[tuple[str, str]] = []
         self.confirmed: list[Layer] = []
-        found = find_observers(model, named=named or {})
+        found = Finder(named=named or {}).find(model)
         self.observers = {o.layer.name: o for o in found if o.layer.kind != "synapse"}
         unlisted = [o for o in found if o.layer.kind == "synapse"]
         counting = (SynapseObserver, ProductObserver)

@@ -7,7 +7,7 @@ import snntorch as snn
 from torch import nn
 
 from spikewatch.errors import AttachError
-from spikewatch.finding import find_observers
+from spikewatch.finding import Finder
 
 
 class Net(nn.Module):
@@ -20,7 +20,7 @@ class Net(nn.Module):
 
 def said_of(held):
     with pytest.raises(AttachError) as told:
-        find_observers(Net(held), named={})
+        Finder(named={}).find(Net(held))
     return str(told.value)
 
 
@@ -43,5 +43,5 @@ def test_modules_that_are_registered_too_and_what_holds_itself_are_no_cause():
     net.body.neurons = [net.body]
     net.body.neurons.append(net.body.neurons)
     with pytest.raises(AttachError) as told:
-        find_observers(net, named={})
+        Finder(named={}).find(net)
     assert "plain" not in str(told.value).replace("plain layers", "")
