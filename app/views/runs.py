@@ -119,7 +119,7 @@ def _columns(rows: pl.DataFrame) -> dict[str, ColumnConfig | str | None]:
             width=150,
             help="Alerts that fire now",
         ),
-        "worst": column.TextColumn("worst alert", width="large"),
+        "worst": column.TextColumn("worst alert", width=360),
         "ever": column.NumberColumn("fired", help="Alerts that fired at any time", width=60),
         "last_step": column.NumberColumn("last step", format="localized", width=85),
         "last_row": column.TextColumn("last row", width=90, help="Age of the newest row"),

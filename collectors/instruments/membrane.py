@@ -33,6 +33,7 @@ from ..hooks import keeps_elsewhere, saved_tensors_are_hooked
 from ..library import Dynamics, Saved
 from ..strides import fair_stride
 from ..surrogate import output_shape
+from .scaled_distance import unit_of
 from .thresholds import scale_of
 
 
@@ -100,12 +101,16 @@ class MembraneReader:
         if scale is None:
             return None
         far = not on_host(saved)
-        saved, spikes = sample(saved, stride), sample(spikes, stride)
+        whole, saved, spikes = saved, sample(saved, stride), sample(spikes, stride)
         stated = self._subject.library.saved_by(node._forward_cls)
         known = self._saved or self._find_out(stated, saved, spikes, scale.theta, far=far)
         if not known:
             return None
-        distance = saved if known == "u-theta" else saved - scale.theta
+        if known == "u":
+            distance = saved - scale.theta
+        else:
+            unit = unit_of(node, whole, scale.theta, stride=stride)
+            distance = saved if unit is None else saved * unit
         return _reading(distance, scale.unit, spikes, pre_reset=True)
 
     def _find_out(

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from spikewatch.observing import Counts, OnHost
 
+from ..arrays import on_host
 from ..calls import Call, Subject
 from ..hooks import keeps_elsewhere, saved_tensors_are_hooked
 from ..surrogate import derivative_at, draws_random_numbers, has_effects
+from .scaled_distance import unit_of
 
 
 # Points on one side of the threshold: fine ones near it, for a width of 0.001 as for one of 50, and
@@ -48,10 +50,10 @@ class SurrogateWidth:
         if self._may is None:
             self._may = not (has_effects(node._forward_cls) or draws_random_numbers(node))
         if self._may:
-            self._slope = self._read(node)
+            self._slope = self._read(node, call)
             self._may = self._slope is not None
 
-    def _read(self, node: Any) -> Tensor | None:
+    def _read(self, node: Any, call: Call) -> Tensor | None:
         try:
             slope = derivative_at(node, _points)
             if slope is None:
@@ -60,9 +62,25 @@ class SurrogateWidth:
             near = derivative_at(
                 node, lambda dtype, device: _near(peak.to(dtype), _offsets(dtype, device))
             )
-            return None if near is None else torch.cat([slope, near, peak.to(slope.dtype)])
+            if near is None:
+                return None
+            last = [peak.to(slope.dtype), self._unit(node, slope, call)]
+            return torch.cat([slope, near, *last])
         except Exception:  # noqa: BLE001 - a backward that needs more than what it saved
             return None
+
+    def _unit(self, node: Any, slope: Tensor, call: Call) -> Tensor:
+        """The potential's units in one unit of what the surrogate is given; shape (1,)."""
+        saved = next(iter(node.saved_tensors), None)
+        if not isinstance(saved, Tensor) or call.module is None:
+            return slope.new_ones(1)
+        theta = self._subject.library.dynamics(call.module).threshold
+        if isinstance(theta, Tensor) and theta.numel() == 1 and on_host(theta):
+            theta = float(theta.detach())
+        unit = unit_of(node, saved, theta, stride=max(1, saved.numel()))
+        if isinstance(unit, Tensor | np.ndarray):
+            return torch.as_tensor(unit).to(slope).reshape(1)
+        return slope.new_full((1,), 1.0 if unit is None else unit)
 
     def flush(self) -> Counts | None:
         """The counter `fwhm` of the table `dynamics`."""
@@ -116,10 +134,11 @@ def _near(peak: Any, offsets: Any) -> Any:
 
 def _fold(numbers: list[float]) -> Mapping[str, float | None]:
     grid, offsets = _grids_of()
-    *slope, peak = numbers
+    *slope, peak, unit = numbers
     at = np.concatenate([grid, _near(peak, offsets)])
     order = at.argsort(kind="stable")
-    return {_NAME: full_width(at[order], np.array(slope)[order])}
+    width = full_width(at[order], np.array(slope)[order])
+    return {_NAME: None if width is None else width * unit}
 
 
 def full_width(at: ArrayLike, slope: ArrayLike) -> float | None:
