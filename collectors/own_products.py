@@ -190,6 +190,8 @@ class ProductObserver:
         sides = product.sides
         if any(type(x) not in _PLAIN or why_unreadable(x) or not x.numel() for x in sides):
             return False
+        if any(x.is_complex() for x in sides):  # of these there are no accumulates to count
+            return False
         found = self._weight_of(product, module)
         if found is not None:
             place, kernel = found

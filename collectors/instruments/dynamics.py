@@ -42,6 +42,7 @@ class DynamicsReader:
         self._learnable: Mapping[str, nn.Parameter] = {}
         self._with_graph = False
         self._guess = _Guess()
+        self._before: Tensor | None = None  # the thresholds at the latest reading, if they learn
         self._idle = IdleParameters(
             "n_learnable", "n_without_gradient", "without_gradient_rows", tell=subject.tell
         )
@@ -58,9 +59,11 @@ class DynamicsReader:
         if dynamics.unknown:
             self._subject.tell(dynamics.unknown)
         learned = any(_OF_THRESHOLDS.search(name) for name in dynamics.learnable)
-        self._counters = _threshold(dynamics, learned=learned) | _decay(
+        self._counters = _threshold(dynamics, learned=learned, before=self._before) | _decay(
             dynamics.decay, self._guess if dynamics.decay_guessed else None
         )
+        if learned and isinstance(dynamics.threshold, Tensor):
+            self._before = dynamics.threshold.detach().float().flatten().clone()
 
     def flush(self) -> Counts | None:
         """Counters of the table `dynamics`."""
@@ -77,8 +80,11 @@ class DynamicsReader:
         return Counts({"dynamics": counters}) if counters else None
 
 
-def _threshold(dynamics: Dynamics, *, learned: bool) -> Counters:
+def _threshold(dynamics: Dynamics, *, learned: bool, before: Tensor | None) -> Counters:
     """Counters of the thresholds.
+
+    One that moves, as of units in which 0.01 is no clamp, is not pinned; the first reading cannot
+    tell.
 
     A fixed one of +∞ is none: it makes a readout of a neuron, which is never to fire. A fixed one
     may be negative, as potentials in millivolt are; one that learns may not, but above v_reset.
@@ -98,6 +104,8 @@ def _threshold(dynamics: Dynamics, *, learned: bool) -> Counters:
         in_millivolt = (threshold < 0) & _is_over(threshold, dynamics.reset_to)
         out |= (threshold < 0) & ~in_millivolt
         pinned = ((threshold <= low) & ~in_millivolt) | (threshold >= high)
+        if before is not None and before.shape == threshold.shape:
+            pinned &= threshold == before
     else:
         counted = threshold != math.inf
         out &= counted

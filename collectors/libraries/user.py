@@ -133,8 +133,8 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     spikes = first_tensor(output)
     returned = output[1] if isinstance(output, tuple | list) and len(output) > 1 else None
     held = returned if _states_taken(module) else next(held_by(module, STATES), None)
-    if spikes is None or not isinstance(held, Tensor):
-        return None
+    if spikes is None or not isinstance(held, Tensor) or held.is_complex():
+        return None  # of an oscillator the code says which part meets the threshold
     if held.shape != spikes.shape and held.shape != spikes.shape[1:]:
         return None
     return Membrane(held.detach(), pre_reset=False)

@@ -114,8 +114,8 @@ def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
         return
     for place, role in _PLACES.get(func) or _INSIDE.get(func, ()):
         given = args[place] if place < len(args) else kwargs.get("weight")
-        tensor = _unwrapped(given)
-        if tensor is not None and tensor.dim() >= 2:
+        tensor = _matrix(given)
+        if tensor is not None:
             yield Operand(tensor, role)
 
 
@@ -130,8 +130,8 @@ def _of_einsum(args: tuple[Any, ...]) -> Iterator[Operand]:
     given = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
     terms, _, result = args[0].replace(" ", "").partition("->")
     for term, part in zip(terms.split(","), given, strict=False):
-        tensor = _unwrapped(part)
-        if tensor is None or tensor.dim() < 2:
+        tensor = _matrix(part)
+        if tensor is None:
             continue
         others = args[0].partition("->")[0].replace(term, "", 1)
         yield Operand(tensor, _side(term, others, result))
@@ -145,6 +145,12 @@ def _side(term: str, others: str, result: str) -> Role:
     if len(term) == 2 or first_is_output != second_is_output:
         return "left" if first_is_output else "right"
     return "any"
+
+
+def _matrix(given: Any) -> Tensor | None:
+    """A matrix of real numbers, or a stack of some; those of state space models are complex."""
+    x = _unwrapped(given)
+    return None if x is None or x.dim() < 2 or x.is_complex() else x
 
 
 def _unwrapped(given: Any) -> Tensor | None:

@@ -32,6 +32,7 @@ SPIKES = {
 GRADIENTS = {
     "n_sg": SLOTS,
     "sum_sg": SLOTS / 5,
+    "sum_sq_sg": SLOTS / 10,
     "n_sg_active": SLOTS // 2,
     "n_sg_nonfinite": 0,
     "n_sg_negative": 0,

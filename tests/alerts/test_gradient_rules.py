@@ -99,3 +99,12 @@ def test_no_gradient_at_all_at_the_first_step_is_a_gate_where_some_comes_now_and
 def test_no_gradient_ever_at_the_first_step_is_a_memory_that_nothing_passes(wide):
     cut, rule = {"sum_sq_grad_first": 0.0}, ("gradient-vanishes-through-time", "lif")
     assert rule in fired(wide(range(60), lif=cut))
+
+
+@pytest.mark.parametrize(
+    ("slope", "told"), [(5e-3, set()), (5e-5, {"vanished-surrogate-gradient"})]
+)
+def test_a_surrogate_that_is_low_and_flat_has_not_vanished(wide, slope, told):
+    n = wide(range(1)).filter(layer="lif").item(0, "n_sg")
+    flat = {"n_sg_active": 20, "sum_sg": slope * n, "sum_sq_sg": slope**2 * n}
+    assert {rule for rule, _ in fired(wide(range(10), lif=flat))} == told

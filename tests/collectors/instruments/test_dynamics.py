@@ -153,6 +153,18 @@ def test_a_learnable_threshold_at_its_clamp_is_pinned(listen):
     assert heard.tables("0")["dynamics"]["n_thresholds_pinned"] == 2
 
 
+def test_a_small_threshold_that_learns_on_is_not_pinned(listen):
+    lif = snn.Leaky(beta=0.9, threshold=torch.tensor([0.006, 0.01, 12.0]), learn_threshold=True)
+    heard = listen(nn.Sequential(lif))
+    pinned = []
+    for _ in range(2):
+        lif(torch.rand(2, 3), torch.zeros(2, 3))
+        pinned.append(heard.tables("0")["dynamics"]["n_thresholds_pinned"])
+        with torch.no_grad():
+            lif.threshold += torch.tensor([0.001, 0.0, 0.5])
+    assert pinned == [3, 1]
+
+
 def test_a_parameter_with_gradient_is_told_from_one_without(listen):
     lif = snn.Leaky(beta=0.9, learn_beta=True, learn_threshold=True)
     # From a state of zeros β multiplies nothing: its gradient is exactly zero.
