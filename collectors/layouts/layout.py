@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikewatch.layers import own_type
 
 from ..recognise import Found
+from ..straight_through import makers_of
 from ..surrogate import surrogate_nodes
 from .inferred_axes import Folded, find_folded, infer_axes, time_inside, write_axes
 from .inner_loops import is_length, loops, steps_by_name, steps_held
@@ -120,7 +121,7 @@ class Layout:
         return find_folded(spikes, nodes, before)
 
     def _look_beside(self, axes: str, spikes: Tensor) -> None:
-        nodes = surrogate_nodes(spikes)
+        nodes = surrogate_nodes(spikes) or makers_of(spikes)
         folded = self._find_folded(spikes, nodes)
         if folded is not None and folded.n_steps == len(spikes) > 1:
             self._seen = None
@@ -131,7 +132,7 @@ class Layout:
             self._axes = infer_axes(spikes, nodes, self._tell)
 
     def _look(self, spikes: Tensor) -> None:
-        nodes = surrogate_nodes(spikes)
+        nodes = surrogate_nodes(spikes) or makers_of(spikes)
         folded = self._find_folded(spikes, nodes)
         if folded is not None:
             self._fold(folded)
@@ -148,12 +149,12 @@ class Layout:
     def _look_inside(self, spikes: Tensor, nodes: Sequence[Any]) -> str:
         """Axes of what a function made that may itself have looped over time."""
         shape = spikes.shape
-        function = nodes[0]._forward_cls
+        function = getattr(nodes[0], "_forward_cls", None)  # none of a detach trick
         module = self._module()
         cls = None if module is None else own_type(module)
         if len(shape) < _LEAST_RANK:
             return "B*"
-        if not loops(function, cls):
+        if function is None or not loops(function, cls):
             return self._leading.axes(spikes, nodes, self._widths, self._tell)
         time = time_inside(spikes, nodes)
         if time is None:
