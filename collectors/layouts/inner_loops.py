@@ -16,7 +16,9 @@ from typing import Any
 
 from torch import nn
 
-from ..reachable import arguments, own_forward, source_tree
+from spikewatch.layers import own_type
+
+from ..reachable import arguments, own_code, own_forward, source_tree
 
 
 _STEPS = re.compile(
@@ -54,6 +56,16 @@ def loops(function: Any, cls: type[nn.Module] | None = None) -> bool:
         return _has_loop(forward.__code__)
     methods = [m for m in vars(cls).values() if isinstance(m, FunctionType)]
     return any(_has_loop(m.__code__) for m in methods) and _calls_argument(forward)
+
+
+def has_loop(module: nn.Module) -> bool:
+    """Whether the forward of a module's class has a loop, or a method that this names."""
+    return _any_has_loop(own_type(module))
+
+
+@lru_cache(maxsize=512)
+def _any_has_loop(cls: type[nn.Module]) -> bool:
+    return any(_has_loop(function.__code__) for function in own_code(cls))
 
 
 def _calls_argument(forward: FunctionType) -> bool:

@@ -115,3 +115,34 @@ def test_which_axis_is_time_is_told_of_where_there_are_as_many_samples_as_steps(
     heard = listen(net)
     net(2 * torch.randn(6, 6, 16, requires_grad=True))
     assert [m for _, m in heard.notes if "which axis of [6, 6, 16] is that of time" in m]
+
+
+class Stateful(nn.Module):
+    """Has a threshold and a state, so that no graph is needed to know what it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold, self.mem = 1.0, None
+
+    def forward(self, x):
+        out, self.mem = torch.zeros_like(x), torch.zeros_like(x[0])
+        for t, current in enumerate(x):
+            self.mem = 0.5 * self.mem + current
+            out[t] = fire(self.mem - self.threshold)
+            self.mem = self.mem * (1 - out[t].detach())
+        return out
+
+
+def test_before_a_first_graph_has_shown_where_time_is_nothing_is_counted(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(Stateful())
+    heard = listen(net)
+    with torch.no_grad():
+        net(2 * torch.randn(5, 8, 16))
+    assert heard.flush("0", "spikes", "eval") is None
+    assert [m for _, m in heard.notes if "name its axes" in m]
+    for phase in ("train", "eval"):
+        with torch.set_grad_enabled(phase == "train"):
+            net(2 * torch.randn(5, 8, 16, requires_grad=True))
+        row = heard.flush("0", "spikes", phase)
+        assert (row["n_obs"], row["n_neurons"]) == (40, 16)
