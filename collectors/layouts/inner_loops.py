@@ -101,6 +101,14 @@ def _returned_axis(function: Any) -> int | None:
     return places[0] if len(set(places)) == 1 else None
 
 
+def carries_state(function: Any) -> bool:
+    """Whether a function has a loop in which each turn goes on with what the one before left."""
+    if not isinstance(function, FunctionType) or not _has_loop(function.__code__):
+        return False
+    tree = source_tree(function)
+    return tree is not None and any(map(_carries, _all(tree, ast.For)))
+
+
 def _all(tree: ast.AST, kind: type) -> list[Any]:
     return [node for node in ast.walk(tree) if isinstance(node, kind)]
 
