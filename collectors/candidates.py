@@ -48,9 +48,9 @@ class Candidate:
     a threshold, or a state, the output has to be spikes without doubt, and the input not to be,
     unless the layer has weights to multiply it with; where hardly any come, another layer of the
     class that makes spikes is proof enough, or a graph which shows that the silence is made like
-    spikes are. Of a library's neuron within another one nothing has to be found out, but what it makes is not made
-    by the outer one. Nodes are told apart by themselves and held weakly: the number of one that is
-    freed is soon another's.
+    spikes are. Of a library's neuron within another one nothing has to be found out, but what it
+    makes is not made by the outer one. Nodes are told apart by themselves and held weakly: the
+    number of one that is freed is soon another's.
     """
 
     def __init__(

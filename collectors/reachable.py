@@ -7,6 +7,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from inspect import getattr_static
 from typing import Any
 
@@ -190,12 +191,17 @@ def _function_in(thing: Any) -> Any:
     return thing.__func__ if isinstance(thing, _WRAPPED) else thing
 
 
-def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
+def names_in_code(module: nn.Module) -> frozenset[str]:
     """Names that the code of a module's own forward mentions, and that of functions it calls.
 
     With them "@", where it multiplies matrices by that.
     """
-    cls, names = own_type(module), set[str]()
+    return _names_in_code(own_type(module))
+
+
+@lru_cache(maxsize=512)
+def _names_in_code(cls: type[nn.Module], depth: int = 2) -> frozenset[str]:
+    names = set[str]()
     todo: list[tuple[Any, int]] = [(getattr(cls, "forward", None), 0)]
     while todo:
         thing, level = todo.pop()
@@ -206,7 +212,7 @@ def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
                 names.add("@")
             if level < depth:
                 todo += [(t, level + 1) for t in _named_in(thing, cls)]
-    return names
+    return frozenset(names)
 
 
 def code_names(code: types.CodeType) -> set[str]:
