@@ -52,7 +52,7 @@ SPIKES = Table(
             "is_multilevel",
             _INT,
             "last",
-            "1 where spikes of one neuron have had several sizes (integers, parts of the threshold)",
+            "1 where spikes of one neuron have had several sizes (integers, parts of a threshold)",
         ),
         Counter(
             "evidence_n_obs",
