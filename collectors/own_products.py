@@ -46,8 +46,8 @@ _MOST_SHAPES = 8
 _SIZES = (("in_features", "out_features"), ("in_channels", "out_channels"))
 _UNSEEN = (
     "its operations are not counted, and are missing in the energy of the model: it was called, "
-    "and no product of its weights was seen. Seen are torch's linear, convolutions, matmul, mm, bmm, "
-    "einsum, and torch.sparse.mm"
+    "and no product of its weights was seen. Seen are torch's linear, convolutions, matmul, mm, "
+    "bmm, einsum, and torch.sparse.mm"
 )
 _claims = threading.local()
 
