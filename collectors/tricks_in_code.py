@@ -21,7 +21,7 @@ from .reachable import code_names, functions_reached, own_code, source_tree
 
 
 _CUTS = {"detach", "data"}
-_SIGNS = {ast.Add: 1, ast.Sub: -1}
+_SIGNS: dict[type[ast.operator], int] = {ast.Add: 1, ast.Sub: -1}
 
 Term = tuple[int, ast.expr]
 
@@ -60,7 +60,7 @@ def _goes_on_with(function: types.FunctionType) -> bool:
 @lru_cache(maxsize=2048)
 def _is_trick(function: types.FunctionType | torch.jit.ScriptFunction) -> bool:
     if isinstance(function, torch.jit.ScriptFunction):
-        return any(f".{cut}(" in function.code for cut in _CUTS)
+        return any(f".{cut}(" in str(function.code) for cut in _CUTS)
     if not _CUTS & code_names(function.__code__):
         return False
     tree = source_tree(function)

@@ -84,7 +84,7 @@ class LeftBehind:
         """Whether a sample begins with a call, of which the state alone tells `told`."""
         is_first, self._step = session.step != self._step, session.step
         state = next(iter(self._states.before(*call)), None)
-        self._begun = Seen(state) if may_be_seen(state) else None
+        self._begun = None if state is None or not may_be_seen(state) else Seen(state)
         if told is not False:
             return False if any(left.is_still(state) for left in self._left) else told
         if not self._is_needed:
