@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter as time_now
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -24,6 +24,18 @@ def _no_nodes() -> list[Any]:
     return []
 
 
+class Place(NamedTuple):
+    """Where in the code a layer was called.
+
+    Attributes:
+        code: The chain of calls.
+        keeps_state: Whether the layer does: else it is a function rather than a neuron.
+    """
+
+    code: Hashable
+    keeps_state: bool
+
+
 @dataclass(slots=True)
 class Call:
     """A forward call in an observed step: what the layer made, and how it is to be read.
@@ -41,7 +53,7 @@ class Call:
         starts_sample: Whether a sample begins here; None where the layer does not tell, until the
             reader has found out.
         fed_by_itself: Whether a sequence comes from an earlier one of the layer, in the same pass.
-        place: Where in the code a layer was called that keeps no state; None where not asked for.
+        place: Where in the code the layer was called; None where not asked for, or not known.
         elsewhere: Whether that is the place of another neuron than that of the call before.
         again: Whether this is activation checkpointing's second pass over a call: events were
             counted in the first one, gradients flow through this one.
@@ -67,7 +79,7 @@ class Call:
     time: int | None = None
     starts_sample: bool | None = None
     fed_by_itself: bool = False
-    place: Hashable = None
+    place: Place | None = None
     elsewhere: bool = False
     again: bool = False
     detailed: bool = False

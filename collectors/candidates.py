@@ -18,7 +18,7 @@ from .surrogate import surrogate_nodes
 
 
 Verdict = Literal["yes", "wait", "no"]
-Evidence = Literal["class", "code", "threshold", "library"]
+Evidence = Literal["class", "code", "threshold", "trick", "library"]
 
 _SILENT = "hardly fired, or never"
 
@@ -45,12 +45,12 @@ class Candidate:
     Known libraries say what their classes are; of others the values are looked at, and of those
     that were found by their code alone, the autograd graph: activations of a binary net, which
     have both signs and no silence, are no spikes, nor are times of spikes. Of those that only have
-    a threshold the output has to be spikes without doubt, and the input not to be, unless the layer
-    has weights to multiply it with; where hardly any come, another layer of the class that makes
-    spikes is proof enough, or a graph which shows that the silence is made like spikes are. Of a
-    library's neuron within another one nothing has to be found out, but what it makes is not made
-    by the outer one. Nodes are told apart by themselves and held weakly: the number of one that is
-    freed is soon another's.
+    a threshold, or a state, the output has to be spikes without doubt, and the input not to be,
+    unless the layer has weights to multiply it with; where hardly any come, another layer of the
+    class that makes spikes is proof enough, or a graph which shows that the silence is made like
+    spikes are. Of a library's neuron within another one nothing has to be found out, but what it
+    makes is not made by the outer one. Nodes are told apart by themselves and held weakly: the
+    number of one that is freed is soon another's.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class Candidate:
         """Take what speaks for the layer, what others claim, its class, and those proven."""
         self._has_weights = has_weights
         self._found_by = found_by
-        self._by_threshold = found_by == "threshold"
+        self._by_threshold = found_by in ("threshold", "trick")
+        self._by_trick = found_by == "trick"
         self._by_code = found_by == "code"
         self._claims = claims
         self._cls = cls
@@ -123,7 +124,10 @@ class Candidate:
             if not self._has_weights and any(_are_spikes(t) for t in inputs):
                 self.why = "it is called with spikes"
                 return "no"
-            if verdict is None and by == "threshold" and not self._may_be_silent(spikes, inputs):
+            if self._by_trick and (nodes or not is_straight_through(spikes, inputs)):
+                self.why = "its output is not made by a detach trick of its own"
+                return "no"
+            if verdict is None and by != "class" and not self._may_be_silent(spikes, inputs):
                 return "wait"
         if verdict is False:
             never = ", and is never 0" if self._by_code and bool(spikes.all()) else ""
@@ -141,10 +145,11 @@ class Candidate:
 
     def _may_be_silent(self, spikes: Tensor, inputs: list[Tensor]) -> bool:
         """Whether what hardly fires is a neuron all the same, and no gate that nothing passes."""
+        has = f"has a {'state' if self._by_trick else 'threshold'}; hardly fired, but"
         if self._cls in self._spiking:
-            self.why = "has a threshold; hardly fired, but another layer of its class makes spikes"
+            self.why = f"{has} another layer of its class makes spikes"
         elif is_straight_through(spikes, inputs):
-            self.why = "has a threshold; hardly fired, but is made like spikes, by a detach trick"
+            self.why = f"{has} is made like spikes, by a detach trick"
         else:
             self.why, self.is_silent = _SILENT, True
             return False

@@ -30,6 +30,7 @@ from .quantized.finding import kernels_of
 from .quantized.kernels import Kernel
 from .quantized.operands import Operand, comes_from, fit, is_made_of_weights
 from .reachable import has_compiled_part, names_in_code, reaches_compiled
+from .sparse_weights import fan_out_of_entries, is_sparse
 
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -42,6 +43,12 @@ _ATTENTION = (
 # Of a type of a library's own nothing is known; to read a sharded tensor is a collective.
 _PLAIN = (Tensor, nn.Parameter)
 _MOST_SHAPES = 8
+_SIZES = (("in_features", "out_features"), ("in_channels", "out_channels"))
+_UNSEEN = (
+    "its operations are not counted, and are missing in the energy of the model: it was called, "
+    "and no product of its weights was seen. Seen are torch's linear, convolutions, matmul, mm, "
+    "bmm, einsum, and torch.sparse.mm"
+)
 _claims = threading.local()
 
 
@@ -57,8 +64,17 @@ def find(modules: Mapping[str, nn.Module], *, several: bool) -> Iterator["Produc
         module = own[name]
         kept = [k for k in kernels if not k.plain and k.shape is None]
         kept += _small(name, module, {k.attribute for k in kept if not k.path})
-        if (kept or names_in_code(module) & NAMES) and not reaches_compiled(module):
+        wanted = kept or names_in_code(module) & NAMES or _is_synapse(module)
+        if wanted and not reaches_compiled(module):
             yield ProductObserver(name, module, kept, several=several)
+
+
+def _is_synapse(module: nn.Module) -> bool:
+    """Whether a module says how many inputs and outputs it has, and has weights for them itself."""
+    held = vars(module)
+    sized = any(isinstance(held.get(a), int) and isinstance(held.get(b), int) for a, b in _SIZES)
+    inner = any(isinstance(m, WEIGHTED) for m in nn.Module.modules(module))
+    return sized and not inner and bool(module._parameters or module._buffers)
 
 
 def _is_passed_over(home: str) -> bool:
@@ -103,6 +119,8 @@ class ProductObserver:
         self._session: Session | None = None
         self._open = threading.local()  # DataParallel runs replicas in threads of their own
         self._reach: dict[Any, FanOut] = {}
+        self._is_unseen = _is_synapse(module) and fires is None  # as long as nothing was counted
+        self._was_called = False
         self.begin(several=several)
 
     def begin(self, *, several: bool) -> None:
@@ -154,6 +172,7 @@ class ProductObserver:
             mode = SeeCalls(self._offer, is_product, _claims)
             mode.__enter__()
             self._open.mode = mode
+            self._was_called = True
         except Exception as error:  # noqa: BLE001 - contract 1
             session.fault(self.layer.name, error)
 
@@ -193,9 +212,12 @@ class ProductObserver:
         if any(x.is_complex() for x in sides):  # of these there are no accumulates to count
             return False
         found = self._weight_of(product, module)
+        if found is None and sum(map(is_sparse, sides)) == 1:
+            return self._count_sparse(phase, product)
         if found is not None:
             place, kernel = found
             x = sides[1 - place].detach()
+            x = x.to_dense() if is_sparse(x) else x
             reach = self._reach_of(kernel, product, x, sides[place])
             if reach is not None:
                 slid = () if product.convolve is None else tuple(sides[place].shape[2:])
@@ -218,6 +240,23 @@ class ProductObserver:
             name += "@products"
         self._operations[name].count_activations(
             phase, [x.detach() for x in sides], product.n_products, product.n_outputs
+        )
+        return True
+
+    def _count_sparse(self, phase: str, product: Product) -> bool:
+        """Count a product with a sparse tensor, which is the module's weight."""
+        place = int(is_sparse(product.sides[1]))
+        weight, x = product.sides[place], product.sides[1 - place].detach()
+        if weight.dim() != 2 or x.dim() != 2:
+            return False
+        x = x if place else x.T
+        self._operations[self.layer.name].count(
+            phase,
+            x,
+            fan_out_of_entries(weight, 1 - place),
+            product.n_outputs,
+            n_called=len(x),
+            has_graph=product.sides[1 - place].grad_fn is not None,
         )
         return True
 
@@ -256,6 +295,10 @@ class ProductObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `energy`, of the module and of each weight that it keeps."""
         counted = {name: c for name, o in self._operations.items() if (c := o.flush(phase))}
+        self._is_unseen &= not counted
+        if self._is_unseen and self._was_called and self._session is not None:
+            self._session.note(self.layer.name, _UNSEEN)
+        self._was_called = False
         own = self.layer.name
         whole = counted.pop(own, None) or Counts({})
         whole.sites = {name.removeprefix(own): counts for name, counts in counted.items()}

@@ -159,9 +159,12 @@ _PARSERS: dict[Any, _Parser] = {
         _matmul,
     ),
     _T.__rmatmul__: _reversed,
-    **dict.fromkeys((torch.addmm, torch.baddbmm, _T.addmm, _T.baddbmm), _added),
+    torch.sparse.mm: _matmul,
+    **dict.fromkeys(
+        (torch.addmm, torch.baddbmm, torch.sparse.addmm, _T.addmm, _T.baddbmm), _added
+    ),
     torch.einsum: _einsum,
     functional.scaled_dot_product_attention: _attention,
 }  # fmt: skip
 # Names by which a module's code shows that it may multiply activations with each other.
-NAMES = {"@", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"}
+NAMES = {"@", "sparse", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"}

@@ -6,7 +6,8 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from inspect import getattr_static
 from typing import Any
 
@@ -15,11 +16,15 @@ from torch import nn
 
 from spikewatch.layers import own_type
 
+from .wrapped import behind
+
 
 # Bases from these tell nothing of whose a class is.
 NO_PACKAGES = {"torch", "builtins", "abc", "typing"}
 # What `apply` of an autograd function calls, though no code says so.
 _APPLIED = {"forward", "backward", "setup_context"}
+_METHODS = (types.MethodType, types.BuiltinMethodType)
+_WRAPPED = (types.MethodType, staticmethod, classmethod)
 
 
 def package(cls: type) -> str:
@@ -44,6 +49,12 @@ def reaches_tap(module: nn.Module) -> bool:
 def functions_of(module: nn.Module) -> frozenset[Any]:
     """The custom `autograd.Function`s that the code of a module's own forward can reach."""
     return frozenset(f for thing in _reached(module) if (f := autograd_function(thing)) is not None)
+
+
+def functions_reached(module: nn.Module) -> list[types.FunctionType | torch.jit.ScriptFunction]:
+    """Functions, of Python's or scripted, that the code of a module's own forward can reach."""
+    kinds = (types.FunctionType, torch.jit.ScriptFunction)
+    return [thing for thing in _reached(module) if isinstance(thing, kinds)]
 
 
 def own_code(cls: type[nn.Module]) -> list[types.FunctionType]:
@@ -96,8 +107,9 @@ def _is_compiled(thing: Any) -> bool:
 
 
 def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
+    names = names_in_code(module) | _words(own_type(module))
     todo: list[tuple[Any, int]] = [(getattr(own_type(module), "forward", None), 0)]
-    todo += [(v, 0) for k, v in vars(module).items() if not k.startswith("_")]
+    todo += [(v, 0) for k, v in vars(module).items() if k in names or not k.startswith("_")]
     todo += [(f, depth) for f in _functions_of_parts(module)]
     seen: set[int] = set()
     while todo and len(seen) < 2000:
@@ -107,7 +119,12 @@ def _reached(module: nn.Module, *, depth: int = 4) -> Iterator[Any]:
         seen.add(id(thing))
         yield thing
         if level < depth:
-            todo += [(t, level + 1) for t in _named_in(thing, own_type(module))]
+            todo += [(t, level + 1) for t in _named_in(thing, own_type(module), names)]
+
+
+def _words(cls: type[nn.Module]) -> set[str]:
+    """Words in the code of a class, which may be names: `getattr(self, "_spike")`."""
+    return {c for f in own_code(cls) for c in f.__code__.co_consts if isinstance(c, str)}
 
 
 def _functions_of_parts(module: nn.Module) -> Iterator[Any]:
@@ -124,7 +141,7 @@ def _functions_of_parts(module: nn.Module) -> Iterator[Any]:
 
 def autograd_function(thing: Any) -> Any:
     """The custom autograd function that a thing is, or is the `apply` of."""
-    owner = thing if isinstance(thing, type) else getattr(thing, "__self__", None)
+    owner = thing.__self__ if isinstance(thing, _METHODS) else thing
     custom = (
         isinstance(owner, type)
         and issubclass(owner, torch.autograd.Function)
@@ -139,20 +156,14 @@ def _is_tap(thing: Any) -> bool:
     )
 
 
-def _named_in(thing: Any, cls: type) -> Iterator[Any]:
+def _named_in(thing: Any, cls: type, names: Collection[str] = ()) -> Iterator[Any]:
     """What a Python function can reach: globals, closure, methods of its class, module members.
 
-    Of a callable object that is no module, what is called: `surrogate = ATan(alpha=2.0)`.
+    Of anything else, what stands behind it: `surrogate = ATan(alpha=2.0)`.
     """
-    thing = getattr(thing, "__func__", thing)
+    thing = _function_in(thing)
     if not isinstance(thing, types.FunctionType):
-        called = ("__call__", "apply", "forward")
-        if type(thing).__module__.partition(".")[0] not in ("torch", "builtins"):
-            yield from (
-                f
-                for n in called
-                if isinstance(f := getattr_static(type(thing), n, None), types.FunctionType)
-            )
+        yield from behind(thing, names)
         return
     if (thing.__module__ or "").startswith("torch."):
         return
@@ -171,27 +182,37 @@ def _named_in(thing: Any, cls: type) -> Iterator[Any]:
             reached += [vars(holder)[n] for n in names | applied if n in vars(holder)]
             if holder is sys.modules.get("spikewatch") and "tap" in names:
                 reached.append(holder.tap)  # it is loaded when it is first used
-    yield from (getattr(r, "__func__", r) for r in reached)
+    yield from map(_function_in, reached)
     yield from reached
 
 
-def names_in_code(module: nn.Module, *, depth: int = 2) -> set[str]:
+def _function_in(thing: Any) -> Any:
+    """The function that a method, or what makes one of it, is made of."""
+    return thing.__func__ if isinstance(thing, _WRAPPED) else thing
+
+
+def names_in_code(module: nn.Module) -> frozenset[str]:
     """Names that the code of a module's own forward mentions, and that of functions it calls.
 
     With them "@", where it multiplies matrices by that.
     """
-    cls, names = own_type(module), set[str]()
+    return _names_in_code(own_type(module))
+
+
+@lru_cache(maxsize=512)
+def _names_in_code(cls: type[nn.Module], depth: int = 2) -> frozenset[str]:
+    names = set[str]()
     todo: list[tuple[Any, int]] = [(getattr(cls, "forward", None), 0)]
     while todo:
         thing, level = todo.pop()
-        thing = getattr(thing, "__func__", thing)
+        thing = _function_in(thing)
         if isinstance(thing, types.FunctionType):
             names |= code_names(thing.__code__)
             if any(i.argrepr in ("@", "@=") for i in dis.get_instructions(thing.__code__)):
                 names.add("@")
             if level < depth:
                 todo += [(t, level + 1) for t in _named_in(thing, cls)]
-    return names
+    return frozenset(names)
 
 
 def code_names(code: types.CodeType) -> set[str]:

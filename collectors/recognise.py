@@ -1,8 +1,8 @@
 """Which modules of a model make spikes.
 
 In this order: a library's class, known by name; duck typing (a threshold and a state); code that
-can reach a custom `autograd.Function`, or a threshold alone: a *candidate* about which the first
-forward pass decides.
+can reach a custom `autograd.Function`, a threshold alone, or a state and a detach trick: a
+*candidate* about which the first forward pass decides.
 Output values alone are never evidence: pooling, flatten and dropout pass 0 and 1 on.
 """
 
@@ -22,6 +22,7 @@ from .libraries.own_numbers import THRESHOLDS
 from .library import Library, load_libraries, qualified_names
 from .quantized.adapters import QUANTIZERS
 from .reachable import NO_PACKAGES, package, reaches_function
+from .tricks_in_code import makes_spikes_by_trick
 
 
 _WIDTHS = ("out_features", "out_channels", "num_features", "embedding_dim")
@@ -29,6 +30,7 @@ BY_HAND = "named by hand"
 _DUCK = "has a threshold and a state"
 _BY_CODE = "custom autograd function; the first forward pass decides"
 _BY_THRESHOLD = "has a threshold; the first forward pass decides"
+_BY_TRICK = "has a state and a detach trick; the first forward pass decides"
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,8 @@ def _candidate(name: str, module: nn.Module) -> Found | None:
     # by a part of it without weights, such as a surrogate.
     if _has_any(module, THRESHOLDS) and (not module._modules or _may_be_neuron(module)):
         return Found(name, module, user.LIBRARY, "candidate", _BY_THRESHOLD, by="threshold")
+    if makes_spikes_by_trick(module):
+        return Found(name, module, user.LIBRARY, "candidate", _BY_TRICK, by="trick")
     return None
 
 

@@ -23,9 +23,9 @@ _IN_TURN = (
 )
 
 _AT_PLACES = (
-    "called at several places of the model, as a surrogate that gates or neurons share. They are "
-    "counted together, and the time to first spike is not known. To tell them apart, give each "
-    "place a module of its own"
+    "called at several places of the model, as a surrogate that gates or neurons share, or a "
+    "neuron that has its turn twice in each time step. They are counted together, and the time to "
+    "first spike is not known. To tell them apart, give each place a module of its own"
 )
 
 

@@ -232,7 +232,11 @@ class SpikeObserver:
     ) -> None:
         if not self._candidate.sure and not self._decide(session, args, spikes):
             return
-        layout, unfold = self._layout.of(module, spikes)
+        laid_out = self._layout.of(module, spikes)
+        if laid_out is None:
+            self._beginnings.forget()
+            return
+        layout, unfold = laid_out
         values = spikes.detach() if unfold is None else unfold(spikes.detach())
         axes = Axes.parse(layout, rank=values.dim())
         if unfold is None and self._reader.read_alike(session, spikes, values, axes):

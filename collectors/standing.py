@@ -25,6 +25,7 @@ _CONFIRMED = {
     "class": "",
     "code": "made by an autograd function",
     "threshold": "has a threshold, and its output is spikes",
+    "trick": "has a state, and makes spikes by a detach trick",
 }
 _OPEN = (
     "not counted yet: whether it makes spikes is open, since in {n} observed steps or evaluations "
@@ -136,6 +137,8 @@ class Standing:
         if hears_functions:  # that may make a layer of the same name
             why = f"what it returns is not counted: {self.candidate.why}"
             why += ". What functions make within it is, where it is spikes"
+        elif self._by == "trick":
+            why += f". If it makes spikes within its forward, {_TAP_THEM} there"
         session.note(self.layer.name, why)
         if self.layer.kind == "spiking":  # as it was stored, when it was found
             self.layer = replace(self.layer, kind="candidate", note=why)

@@ -25,15 +25,15 @@ _PYTHON_NODE = torch.autograd.function.BackwardCFunction
 # Operations that only move elements: walking through them costs no hop.
 MOVES = (
     "Stack", "Cat", "CopySlices", "Select", "Slice", "View", "Reshape", "Permute", "Transpose",
-    "Unsqueeze", "Squeeze", "Unbind", "Clone", "Expand", "ToCopy",
+    "Unsqueeze", "Squeeze", "Unbind", "Clone", "Expand", "ToCopy", "IndexCopy", "IndexPut",
 )  # fmt: skip
 # Elementwise operations by which libraries scale, sign or combine spikes. A weight operation is
 # not among them: behind it stand the spikes of another layer.
-_SCALINGS = ("Mul", "Sub", "Add", "Neg", "Div")
-_MAX_SCALINGS = 2
+SCALINGS = ("Mul", "Sub", "Add", "Neg", "Div")
+MAX_SCALINGS = 2
 # A negative σ′ is told from this part of the largest |σ′|, and from this size.
 _WRONG_SIGN, _SMALL = 0.25, 0.05
-_MAX_NODES = 4096
+MAX_NODES = 4096
 _TORCH = str(Path(torch.__file__).parent)
 _DRAWING = {
     "random", "rand", "randn", "randint", "rand_like", "randn_like", "bernoulli", "bernoulli_",
@@ -45,7 +45,7 @@ def surrogate_nodes(spikes: Tensor) -> list[Any]:
     """The surrogate's nodes behind a spike tensor, one for each call (T in a loop over time)."""
     found, seen = [], set()
     open_ends = [(spikes.grad_fn, 0)]
-    while open_ends and len(seen) < _MAX_NODES:
+    while open_ends and len(seen) < MAX_NODES:
         node, scalings = open_ends.pop()
         if node is None or node in seen:
             continue
@@ -55,7 +55,7 @@ def surrogate_nodes(spikes: Tensor) -> list[Any]:
             continue
         name = node.name()
         if not isinstance(node, _PYTHON_NODE) and not any(move in name for move in MOVES):
-            if not name.startswith(_SCALINGS) or scalings == _MAX_SCALINGS:
+            if not name.startswith(SCALINGS) or scalings == MAX_SCALINGS:
                 continue
             scalings += 1
         # Reversed, so that a stack of T time steps comes out in the order of time.

@@ -7,6 +7,7 @@ import gc
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
@@ -31,8 +32,10 @@ class Optimizers:
         groups = optimizer.param_groups
         known, n_groups = self._owners.get(optimizer, (False, -1))
         if not known and n_groups != len(groups):
-            ours = {id(p) for p in self._parameters()}
-            known = any(id(p) in ours for group in groups for p in group["params"])
+            ours = {known for p in self._parameters() for known in (id(p), _memory(p)) if known}
+            known = any(
+                id(p) in ours or _memory(p) in ours for group in groups for p in group["params"]
+            )
             if known or not self.are_swapped():
                 self._owners[optimizer] = known, len(groups)
         return known
@@ -77,6 +80,17 @@ class Optimizers:
     def _parameters(self) -> list[Any]:
         model = self._model()
         return [] if model is None else list(nn.Module.parameters(model))
+
+
+def _memory(parameter: Any) -> tuple[Any, int] | None:
+    """The memory of a parameter, which another one may share: `p.data = q.data` (tandem learning).
+
+    None where it has none of its own, as on the meta device, or as a tensor of another kind.
+    """
+    if type(parameter) is not nn.Parameter or parameter.layout != torch.strided:
+        return None
+    address = parameter.untyped_storage().data_ptr() if not parameter.is_meta else 0
+    return (parameter.device, address) if address else None
 
 
 def _is_one(thing: object) -> bool:

@@ -31,6 +31,7 @@ from ..arrays import (
 from ..calls import Call, Subject
 from ..sums import Tally, in_full_precision
 from .gathered import Gathered, is_small
+from .spike_levels import SpikeLevels
 
 
 # Tensors that are not just 0 and 1 are read in pieces that stay in the processor's cache; smaller
@@ -55,6 +56,8 @@ class SpikeCounts:
         self._one_a_step = False  # as the latest step had it: then there is nothing to gather
         self._binary = True  # as far as has been seen
         self._length = _SampleLength()
+        # How often a neuron fired in a time step has rules of its own.
+        self._levels = None if subject.library.several_a_step else SpikeLevels()
 
     def add(self, call: Call) -> None:
         """Count the events of one call."""
@@ -63,6 +66,8 @@ class SpikeCounts:
         self._length.add(call)
         self._n_calls += 1
         spikes, dims = call.values, call.axes.dims
+        if self._levels is not None and call.probed and not self._are_binary(spikes):
+            self._levels.look(call)
         alone = self._one_a_step and self._n_calls == 1
         if alone or not is_small(spikes):
             self._count(spikes, dims)
@@ -72,6 +77,10 @@ class SpikeCounts:
             self._gathered = Gathered(spikes, dims)
         if self._gathered.add(spikes):
             self._read_gathered()
+
+    def _are_binary(self, spikes: Tensor) -> bool:
+        """Whether they are 0 and 1, as those of an earlier step have shown."""
+        return self._streaks is not None and self._binary and on_host(spikes)
 
     def _read_gathered(self) -> None:
         if self._gathered is None or (calls := self._gathered.take()) is None:
@@ -181,6 +190,8 @@ class SpikeCounts:
         module = self._subject.module()
         if module is not None and self._subject.library.is_graded(module):
             counters["is_graded"] = 1
+        if self._levels is not None and self._levels.seen is not None:
+            counters["is_multilevel"] = self._levels.seen
         verdicts = self._streaks.verdicts()
         if self._subject.is_gate:
             verdicts.pop("n_saturated", None)  # one that stays open lets pass all the same

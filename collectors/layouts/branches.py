@@ -1,9 +1,12 @@
-"""Whether a module without a state is one neuron's where a model calls it at several places.
+"""Whether a module is one neuron where a model calls it at several places.
 
-A surrogate module may be shared by gates, or by layers. A loop over time may also have a branch of
-its own for the first time step, or the first step may be written out: then each call goes on with
-the potential of the one before, through elementwise operations alone, and none comes back to an
-earlier place. Weights, and spikes, lead to another neuron.
+One that keeps a state may be called at two places in each time step, which take turns: its sample
+has half as many steps as there are calls, and is not told from two samples.
+
+One without a state, a surrogate module, may be shared by gates, or by layers. A loop over time may
+also have a branch of its own for the first time step, or the first step may be written out: then
+each call goes on with the potential of the one before, through elementwise operations alone, and
+none comes back to an earlier place. Weights, and spikes, lead to another neuron.
 """
 
 import weakref
@@ -46,16 +49,21 @@ class Branches:
         if call.starts_sample:
             self._left.clear()
             self._place = None
-        last, self._place = self._place, call.place
+        if call.place is None:
+            return False
+        last, self._place = self._place, call.place.code
         before = None if self._before is None else self._before()
-        nodes = (call.nodes or call.find_nodes()) if call.has_graph else []
+        is_function = not call.place.keeps_state
+        nodes = (call.nodes or call.find_nodes()) if is_function and call.has_graph else []
         self._before = weakref.ref(nodes[-1]) if nodes else None
-        if last is None or last == call.place:
+        if last is None or last == self._place:
             return False
         self._left.add(last)
-        if call.place in self._left:  # gates take turns
+        if self._place in self._left:  # gates take turns, and so do the places of a neuron
             return True
-        ways = last, call.place
+        if not is_function:  # with one state for its sample, wherever it is called
+            return False
+        ways = last, self._place
         if before is not None and nodes:
             self._linked[ways] = self._linked.get(ways, True) and _goes_on(nodes[0], before)
         return not self._linked.get(ways, False)

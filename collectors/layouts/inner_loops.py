@@ -16,7 +16,9 @@ from typing import Any
 
 from torch import nn
 
-from ..reachable import arguments, own_forward, source_tree
+from spikewatch.layers import own_type
+
+from ..reachable import arguments, own_code, own_forward, source_tree
 
 
 _STEPS = re.compile(
@@ -56,6 +58,16 @@ def loops(function: Any, cls: type[nn.Module] | None = None) -> bool:
     return any(_has_loop(m.__code__) for m in methods) and _calls_argument(forward)
 
 
+def has_loop(module: nn.Module) -> bool:
+    """Whether the forward of a module's class has a loop, or a method that this names."""
+    return _any_has_loop(own_type(module))
+
+
+@lru_cache(maxsize=512)
+def _any_has_loop(cls: type[nn.Module]) -> bool:
+    return any(_has_loop(function.__code__) for function in own_code(cls))
+
+
 def _calls_argument(forward: FunctionType) -> bool:
     tree = source_tree(forward)
     called = set[str | None]() if tree is None else {_name(c.func) for c in _all(tree, ast.Call)}
@@ -87,6 +99,14 @@ def _returned_axis(function: Any) -> int | None:
         return None
     places = [_place_of(_first(node.value), tree) for node in _all(tree, ast.Return)]
     return places[0] if len(set(places)) == 1 else None
+
+
+def carries_state(function: Any) -> bool:
+    """Whether a function has a loop in which each turn goes on with what the one before left."""
+    if not isinstance(function, FunctionType) or not _has_loop(function.__code__):
+        return False
+    tree = source_tree(function)
+    return tree is not None and any(map(_carries, _all(tree, ast.For)))
 
 
 def _all(tree: ast.AST, kind: type) -> list[Any]:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from spikewatch.layers import own_type
 
 from ..recognise import Found
+from ..straight_through import makers_of
 from ..surrogate import surrogate_nodes
 from .inferred_axes import Folded, find_folded, infer_axes, time_inside, write_axes
-from .inner_loops import is_length, loops, steps_by_name, steps_held
+from .inner_loops import has_loop, is_length, loops, steps_by_name, steps_held
 from .leading_axes import LeadingAxes
 from .mixed_steps import Flattened, find_mixed
 
@@ -22,6 +23,11 @@ _LEAST_RANK = 3  # of a sequence of batches of neurons
 
 
 Unfold = Callable[[Tensor], Tensor]
+_WITHOUT_A_GRAPH = (
+    "its forward loops, perhaps over time, and was not called with gradients yet: which axis of "
+    "{shape} would be that of time cannot be told, and it is not counted until then. To have it "
+    "counted at once, name its axes: attach(layers={{name: 'TB*'}})"
+)
 
 
 class Layout:
@@ -45,6 +51,7 @@ class Layout:
         self._is_derived = not found.sure  # by a user, from a library's class
         self._axes = found.axes
         self._by_hand = bool(found.axes)
+        self._is_known = False  # as far as a graph tells
         self._folded: Folded | Flattened | None = None
         self._holds: set[str] = set()  # attributes of the layer that are its number of time steps
         self._seen: tuple[torch.Size, type] | None = None  # at the latest look
@@ -53,8 +60,11 @@ class Layout:
         self._widths = widths
         self._leading = leading
 
-    def of(self, module: nn.Module | None, spikes: Tensor) -> tuple[str, Unfold | None]:
-        """Axes, and what gives time and batch axes of their own where they share one."""
+    def of(self, module: nn.Module | None, spikes: Tensor) -> tuple[str, Unfold | None] | None:
+        """Axes, and what gives time and batch axes of their own where they share one.
+
+        None where it cannot be told yet.
+        """
         library = self._library
         if module is None or library.name == "user":
             return self._of_users(spikes)
@@ -63,14 +73,24 @@ class Layout:
             return axes, partial(library.unfold, module)
         return self._of_derived(axes, spikes) if self._is_derived else (axes, None)
 
-    def _of_users(self, spikes: Tensor) -> tuple[str, Unfold | None]:
+    def _of_users(self, spikes: Tensor) -> tuple[str, Unfold | None] | None:
         if self._by_hand:
             return self._axes, None
-        if spikes.requires_grad and self._axes in ("", "B*") and self._may_differ(spikes):
-            self._look(spikes)
+        if spikes.requires_grad:
+            self._is_known = True
+            if self._axes in ("", "B*") and self._may_differ(spikes):
+                self._look(spikes)
+        elif not self._is_known and self._may_loop(spikes):
+            self._tell(_WITHOUT_A_GRAPH.format(shape=[*spikes.shape]))
+            return None
         if self._folded is None:
             return self._axes or "B*", None
         return self._unfolded(self._folded, spikes) or ("B*", None)
+
+    def _may_loop(self, spikes: Tensor) -> bool:
+        """Whether what was made without a graph may have time steps in it."""
+        module = self._module()
+        return len(spikes.shape) >= _LEAST_RANK and module is not None and has_loop(module)
 
     def _of_derived(self, axes: str, spikes: Tensor) -> tuple[str, Unfold | None]:
         """Of a class that a user derived from one whose axes the library knows.
@@ -120,7 +140,7 @@ class Layout:
         return find_folded(spikes, nodes, before)
 
     def _look_beside(self, axes: str, spikes: Tensor) -> None:
-        nodes = surrogate_nodes(spikes)
+        nodes = surrogate_nodes(spikes) or makers_of(spikes)
         folded = self._find_folded(spikes, nodes)
         if folded is not None and folded.n_steps == len(spikes) > 1:
             self._seen = None
@@ -131,7 +151,7 @@ class Layout:
             self._axes = infer_axes(spikes, nodes, self._tell)
 
     def _look(self, spikes: Tensor) -> None:
-        nodes = surrogate_nodes(spikes)
+        nodes = surrogate_nodes(spikes) or makers_of(spikes)
         folded = self._find_folded(spikes, nodes)
         if folded is not None:
             self._fold(folded)
@@ -148,12 +168,12 @@ class Layout:
     def _look_inside(self, spikes: Tensor, nodes: Sequence[Any]) -> str:
         """Axes of what a function made that may itself have looped over time."""
         shape = spikes.shape
-        function = nodes[0]._forward_cls
+        function = getattr(nodes[0], "_forward_cls", None)  # none of a detach trick
         module = self._module()
         cls = None if module is None else own_type(module)
         if len(shape) < _LEAST_RANK:
             return "B*"
-        if not loops(function, cls):
+        if function is None or not loops(function, cls):
             return self._leading.axes(spikes, nodes, self._widths, self._tell)
         time = time_inside(spikes, nodes)
         if time is None:

@@ -8,6 +8,7 @@
 
 from torch import nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Number
 from .reading import plain, short_names
 
@@ -25,7 +26,7 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: AR
 
 def _dynamics(module: nn.Module) -> Dynamics:
     return Dynamics(
-        threshold=plain(getattr(module, "thresh", None)),
+        threshold=plain(read(module, "thresh")),
         decay=_decay(module),
         reset=None if "Input" in short_names(module) else "zero",
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Membrane, Number, Saved, first_tensor
 from .reading import learnable, plain, short_names, surrogate_name
 
@@ -53,9 +54,9 @@ def _unfold(module: Any, spikes: Tensor) -> Tensor:
 
 
 def _with_time(module: Any, spikes: Tensor) -> Tensor:
-    if getattr(module, "groups", 1) != 1:
+    if read(module, "groups", 1) != 1:
         return spikes.unflatten(1, (-1, module.step)).movedim(2, 0)
-    if getattr(module, "layer_by_layer", False):
+    if read(module, "layer_by_layer", False):
         return spikes.unflatten(0, (module.step, -1))
     return spikes
 
@@ -65,7 +66,7 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
 
 
 def _is_folded(module: nn.Module) -> bool:
-    return bool(getattr(module, "layer_by_layer", False)) or getattr(module, "groups", 1) != 1
+    return bool(read(module, "layer_by_layer", False)) or read(module, "groups", 1) != 1
 
 
 def _starts_sample(
@@ -73,23 +74,23 @@ def _starts_sample(
     args: tuple[Any, ...],  # noqa: ARG001
     kwargs: Mapping[str, Any],  # noqa: ARG001
 ) -> bool | None:
-    return getattr(module, "init", False) is True or not isinstance(_potential(module), Tensor)
+    return read(module, "init", False) is True or not isinstance(_potential(module), Tensor)
 
 
 def _potential(module: nn.Module) -> Any:
-    compartments = getattr(module, "mems", None)
-    return compartments.get("soma") if compartments else getattr(module, "mem", None)
+    compartments = read(module, "mems")
+    return compartments.get("soma") if compartments else read(module, "mem")
 
 
 def _dynamics(module: nn.Module) -> Dynamics:
-    kinds, threshold = short_names(module), plain(getattr(module, "threshold", None))
-    if getattr(module, "sigmoid_thres", False) and kinds & _SIGMOID_THRESHOLD:
+    kinds, threshold = short_names(module), plain(read(module, "threshold"))
+    if read(module, "sigmoid_thres", False) and kinds & _SIGMOID_THRESHOLD:
         threshold = threshold.sigmoid()
     return Dynamics(
         threshold=threshold,
         decay=_decay(module, kinds),
         reset="zero",
-        surrogate=surrogate_name(getattr(module, "act_fun", None)),
+        surrogate=surrogate_name(read(module, "act_fun")),
         learnable=learnable(module),
     )
 
@@ -101,7 +102,7 @@ def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
         return plain(module.tau)
     if "BackEINode" in kinds:
         return module.decay
-    tau = plain(getattr(module, "tau", None))
+    tau = plain(read(module, "tau"))
     if tau is None:
         return None
     if kinds & _WITH_TIME_STEP:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Membrane, Number, Start, first_tensor
 from .reading import is_fresh, learnable, plain, short_names, surrogate_name
 
@@ -32,13 +33,13 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:  # noqa: AR
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
-    return "TB*" if getattr(module, "step_mode", "s") == "m" else "B*"
+    return "TB*" if read(module, "step_mode", "s") == "m" else "B*"
 
 
 def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
     drive = args[0] if args else next(iter(kwargs.values()), None)
-    initial = getattr(module, "_memories_rv", {}).get("v")
-    rest = getattr(initial, "value", None)
+    initial = read(module, "_memories_rv", {}).get("v")
+    rest = read(initial, "value")
     rest = 0.0 if rest is None else torch.as_tensor(rest)
     return is_fresh(module._buffers.get("v"), drive=drive, rest=rest)
 
@@ -46,11 +47,11 @@ def _starts_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 def _dynamics(module: nn.Module) -> Dynamics:
     kinds = short_names(module)
     return Dynamics(
-        threshold=plain(getattr(module, "v_threshold", None)),
+        threshold=plain(read(module, "v_threshold")),
         decay=_decay(module, kinds),
-        reset="zero" if getattr(module, "hard_reset", False) else "subtract",
-        reset_to=plain(getattr(module, "v_reset", None)),
-        surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
+        reset="zero" if read(module, "hard_reset", False) else "subtract",
+        reset_to=plain(read(module, "v_reset")),
+        surrogate=surrogate_name(read(module, "surrogate_function")),
         learnable=learnable(module),
     )
 
@@ -58,7 +59,7 @@ def _dynamics(module: nn.Module) -> Dynamics:
 def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
     environment = sys.modules.get("btorch.models.environ")
     dt = None if environment is None else environment.all().get("dt")
-    tau = plain(getattr(module, "tau", None))
+    tau = plain(read(module, "tau"))
     if dt is None or tau is None or "IF" in kinds:
         return None
     if "GLIF3" in kinds:  # integrates by the exponential Euler method
@@ -74,9 +75,9 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     spikes = spikes.detach()[-1 if _axes(module, spikes) == "TB*" else ...]
     if v.shape != spikes.shape:
         return None
-    if getattr(module, "pre_spike_v", False) and isinstance(before, Tensor):
+    if read(module, "pre_spike_v", False) and isinstance(before, Tensor):
         return Membrane(before.detach(), pre_reset=True)
-    if getattr(module, "hard_reset", False) or "BaseNode" not in short_names(module):
+    if read(module, "hard_reset", False) or "BaseNode" not in short_names(module):
         return Membrane(v.detach(), pre_reset=False)
     taken = plain(module.v_threshold) - plain(module.v_reset)
     return Membrane(v.detach() + spikes * taken, pre_reset=True)

@@ -9,6 +9,7 @@
 
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library
 from .reading import short_names
 
@@ -34,7 +35,7 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
 
 
 def _dynamics(module: nn.Module) -> Dynamics:
-    return Dynamics(threshold=getattr(module, "theta", None), reset="none")
+    return Dynamics(threshold=read(module, "theta"), reset="none")
 
 
 LIBRARY = Library(

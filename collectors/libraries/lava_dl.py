@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Membrane, Reset, first_tensor, saved_in
 from .reading import learnable, plain, with_numbers
 
@@ -58,14 +59,14 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:
 
 
 def _persists(module: nn.Module) -> bool:
-    return bool(getattr(module, "persistent_state", False))
+    return bool(read(module, "persistent_state", False))
 
 
 def _dynamics(module: Any) -> Dynamics:
-    leak = getattr(module, "voltage_decay", None)
-    scales = {k: getattr(module, k, None) for k in ("tau_rho", "scale_rho")}
+    leak = read(module, "voltage_decay")
+    scales = {k: read(module, k) for k in ("tau_rho", "scale_rho")}
     return Dynamics(
-        threshold=getattr(module, "threshold", None),
+        threshold=read(module, "threshold"),
         decay=None if leak is None else 1 - plain(leak).round() / module.p_scale,
         reset=_RESETS.get(_kind(module)),
         surrogate=with_numbers("Spike", scales),
@@ -74,7 +75,7 @@ def _dynamics(module: Any) -> Dynamics:
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:
-    spikes, v = first_tensor(output), getattr(module, "voltage_state", None)
+    spikes, v = first_tensor(output), read(module, "voltage_state")
     if spikes is None or not isinstance(v, Tensor) or not _persists(module):
         return None
     if v.shape == spikes.shape[:-1] and spikes.shape[-1] == 1:
@@ -86,7 +87,7 @@ LIBRARY = Library(
     "lava-dl",
     is_spiking=_is_spiking,
     uncalled=_uncalled,
-    is_graded=lambda module: bool(getattr(module, "graded_spike", False)),
+    is_graded=lambda module: bool(read(module, "graded_spike", False)),
     axes=_axes,
     dynamics=_dynamics,
     membrane=_membrane,

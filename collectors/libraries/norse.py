@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attributes import has, read
 from ..library import (
     Dynamics,
     Library,
@@ -51,16 +52,16 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
 
 def _parameters(module: nn.Module) -> Any:
     """Those of `p` that have the threshold; None if there is none."""
-    p = getattr(module, "p", None)
+    p = read(module, "p")
     return next((q for name in _THRESHOLDS if (q := _with(name, p)) is not None), None)
 
 
 def _with(field: str, values: Any) -> Any:
     """The named tuple that has the field: itself, or the first within it; None if there is none."""
-    if hasattr(values, field):
+    if has(values, field):
         return values
     parts = values if isinstance(values, tuple) else ()
-    return next((part for part in parts if hasattr(part, field)), None)
+    return next((part for part in parts if has(part, field)), None)
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
@@ -93,23 +94,23 @@ def _potential(state: Any) -> list[Any]:
 
 def _dynamics(module: nn.Module) -> Dynamics:
     p = _parameters(module)
-    reset = getattr(getattr(p, "reset_method", None), "__name__", "")
+    reset = read(read(p, "reset_method"), "__name__", "")
     return Dynamics(
-        threshold=plain(p.v_th if hasattr(p, "v_th") else p.v_thresh),
-        decay=_decay(p, getattr(module, "dt", None)),
+        threshold=plain(p.v_th if has(p, "v_th") else p.v_thresh),
+        decay=_decay(p, read(module, "dt")),
         reset="subtract" if "subtract" in reset else "zero",
-        reset_to=None if "subtract" in reset else plain(getattr(p, "v_reset", None)),
-        surrogate=with_numbers(p.method, {"alpha": p.alpha}) if hasattr(p, "method") else "",
+        reset_to=None if "subtract" in reset else plain(read(p, "v_reset")),
+        surrogate=with_numbers(p.method, {"alpha": p.alpha}) if has(p, "method") else "",
         learnable={
             name: value
-            for name, value in zip(getattr(p, "_fields", ()), p, strict=False)
+            for name, value in zip(read(p, "_fields", ()), p, strict=False)
             if isinstance(value, nn.Parameter) and value.requires_grad
         },
     )
 
 
 def _decay(p: Any, dt: float | None) -> Number | None:
-    if dt is None or not hasattr(p, "tau_mem_inv") or hasattr(p, "delta_T"):
+    if dt is None or not has(p, "tau_mem_inv") or has(p, "delta_T"):
         return None
     return 1 - dt * plain(p.tau_mem_inv)
 
@@ -124,7 +125,7 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
         spikes = spikes[-1]
     if v.shape != spikes.shape:
         return None
-    if _ADAPTIVE.intersection(qualified_names(type(module))) and hasattr(held, "b"):
+    if _ADAPTIVE.intersection(qualified_names(type(module))) and has(held, "b"):
         v = _from_base(v, held.b.detach(), spikes, module.p)
     told = _dynamics(module)
     if told.reset != "subtract" or told.threshold is None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Start, qualified_names
 
 
@@ -103,12 +104,12 @@ def surrogate_name(surrogate: Any) -> str:
         return ""
     if isinstance(surrogate, str):
         return surrogate
-    owner = getattr(surrogate, "__self__", None)
+    owner = read(surrogate, "__self__")
     if isinstance(owner, type):  # Function.apply
         return owner.__name__
     if isinstance(surrogate, type):
         return surrogate.__name__
-    function = getattr(surrogate, "__func__", surrogate)
+    function = read(surrogate, "__func__", surrogate)
     if isinstance(function, types.FunctionType):
         outer, _, inner = function.__qualname__.partition(".<locals>")
         name = (outer if inner else function.__name__).rpartition(".")[2]
@@ -130,7 +131,7 @@ def _number(value: Any) -> float | None:
 
 
 def _held(thing: Any) -> Mapping[str, Any]:
-    held = dict(getattr(thing, "__dict__", {}))
+    held = dict(read(thing, "__dict__", {}))
     if isinstance(thing, nn.Module):
         held |= {**thing._parameters, **thing._buffers}
     return held

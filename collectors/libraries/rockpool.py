@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Membrane, Number, first_tensor, saved_in
 from .reading import learnable, plain, surrogate_name
 
@@ -33,10 +34,10 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
 
 def _dynamics(module: nn.Module) -> Dynamics:
     return Dynamics(
-        threshold=plain(getattr(module, "threshold", None)),
+        threshold=plain(read(module, "threshold")),
         decay=_decay(module),
         reset="subtract",
-        surrogate=surrogate_name(getattr(module, "spike_generation_fn", None)),
+        surrogate=surrogate_name(read(module, "spike_generation_fn")),
         learnable=learnable(module, besides=_WEIGHTS),
     )
 
@@ -52,11 +53,11 @@ def _decay(module: Any) -> Number | None:
 
 
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:
-    spikes, record = first_tensor(output), getattr(module, "_record_dict", None) or {}
+    spikes, record = first_tensor(output), read(module, "_record_dict") or {}
     v = record.get("vmem")
     if not isinstance(v, Tensor) or spikes is None or v.shape != spikes.shape:
         return None
-    threshold = plain(getattr(module, "threshold", 1.0))
+    threshold = plain(read(module, "threshold", 1.0))
     v, spikes = v.detach(), spikes.detach()
     return Membrane(v + spikes * threshold, pre_reset=True)
 

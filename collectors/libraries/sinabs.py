@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Membrane, Number, Reset, Start, first_tensor, saved_in
 from .reading import is_fresh, learnable, plain, short_names, surrogate_name
 
@@ -29,7 +30,7 @@ _SUBTRACT, _TO_A_VALUE = "MembraneSubtract", "MembraneReset"
 
 
 def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
-    return bool(getattr(module, "does_spike", False)) if _STATEFUL in names else None
+    return bool(read(module, "does_spike", False)) if _STATEFUL in names else None
 
 
 def _uncalled(module: Any, names: list[str]) -> frozenset[str]:
@@ -77,37 +78,37 @@ def _dynamics(module: nn.Module) -> Dynamics:
         threshold=_threshold(module),
         decay=_decay(module),
         reset=_reset(module),
-        reset_to=getattr(getattr(module, "reset_fn", None), "reset_value", None),
-        surrogate=surrogate_name(getattr(module, "surrogate_grad_fn", None)),
+        reset_to=read(read(module, "reset_fn"), "reset_value"),
+        surrogate=surrogate_name(read(module, "surrogate_grad_fn")),
         learnable=learnable(module),
     )
 
 
 def _threshold(module: Any) -> Number | None:
-    threshold = plain(getattr(module, "spike_threshold", None))
+    threshold = plain(read(module, "spike_threshold"))
     if isinstance(threshold, Tensor) and threshold.numel() == 0:
-        return plain(getattr(module, "b0", None))
+        return plain(read(module, "b0"))
     return threshold
 
 
 def _decay(module: Any) -> Number | None:
-    if getattr(module, "alpha_mem", None) is not None:
+    if read(module, "alpha_mem") is not None:
         return plain(module.alpha_mem)
-    tau = getattr(module, "tau_mem", None)
+    tau = read(module, "tau_mem")
     return None if tau is None else torch.exp(-1 / plain(tau))
 
 
 def _reset(module: Any) -> Reset | None:
-    kind = type(getattr(module, "reset_fn", None)).__name__
+    kind = type(read(module, "reset_fn")).__name__
     return "subtract" if kind == _SUBTRACT else "zero" if kind == _TO_A_VALUE else None
 
 
 def _membrane(module: Any, output: Any) -> Membrane | None:
-    spikes, v = first_tensor(output), getattr(module, "v_mem", None)
+    spikes, v = first_tensor(output), read(module, "v_mem")
     if spikes is None or not isinstance(v, Tensor):
         return None
     spikes = _sequence(module, spikes.detach())
-    recorded = (getattr(module, "recordings", None) or {}).get("v_mem")
+    recorded = (read(module, "recordings") or {}).get("v_mem")
     if isinstance(recorded, Tensor) and recorded.shape == spikes.shape:
         v = recorded
     else:
@@ -115,7 +116,7 @@ def _membrane(module: Any, output: Any) -> Membrane | None:
     if v.shape != spikes.shape:
         return None
     v = v.detach()
-    threshold = getattr(module.reset_fn, "subtract_value", None) or _threshold(module)
+    threshold = read(module.reset_fn, "subtract_value") or _threshold(module)
     if _reset(module) != "subtract" or threshold is None or "ALIF" in short_names(module):
         return Membrane(v, pre_reset=False)
     return Membrane(v + spikes * threshold, pre_reset=True)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import read
 from ..library import Dynamics, Library, Membrane, Number, Saved, Start, States, first_tensor
 from .reading import argument, is_fresh, learnable, plain, short_names, surrogate_name
 
@@ -37,7 +38,7 @@ def _is_spiking(module: nn.Module, names: list[str]) -> bool | None:
         return None
     if "AssociativeLeaky" in short_names(module):
         return False
-    return not ("StateLeaky" in short_names(module) and not getattr(module, "output", True))
+    return not ("StateLeaky" in short_names(module) and not read(module, "output", True))
 
 
 def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
@@ -58,13 +59,13 @@ def _states_before(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[Any]:
     passed = argument(module, args, kwargs, "mem")
-    mem = passed if passed is not None else getattr(module, "mem", None)
+    mem = passed if passed is not None else read(module, "mem")
     return [mem[0] if isinstance(mem, tuple) else mem]  # DeltaLeaky: with the one before
 
 
 def _states_after(module: nn.Module, output: Any) -> list[Any]:
     returned = [*output[1:]] if isinstance(output, tuple) else []
-    return [*returned, getattr(module, "mem", None)]
+    return [*returned, read(module, "mem")]
 
 
 def dynamics(module: nn.Module) -> Dynamics:
@@ -75,10 +76,10 @@ def dynamics(module: nn.Module) -> Dynamics:
         recurrent = module.get_submodule("rnn")
         own |= {f"rnn.{k}": p for k, p in learnable(recurrent).items() if k == "weight_hh_l0"}
     return Dynamics(
-        threshold=plain(getattr(module, threshold, None)),
+        threshold=plain(read(module, threshold)),
         decay=_decay(module, kinds),
-        reset="none" if kinds & _NEVER_RESET else getattr(module, "reset_mechanism", None),
-        surrogate=surrogate_name(getattr(module, "spike_grad", None)),
+        reset="none" if kinds & _NEVER_RESET else read(module, "reset_mechanism"),
+        surrogate=surrogate_name(read(module, "spike_grad")),
         learnable=own,
     )
 
@@ -92,21 +93,21 @@ def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
         return torch.exp(-1 / module.tau.detach())
     if "Lapicque" in kinds:
         return 1 - plain(module.time_step / (module.R * module.C))
-    beta = plain(getattr(module, "beta", None))
+    beta = plain(read(module, "beta"))
     return beta if beta is None or "DeltaLeaky" in kinds else beta.clamp(0, 1)
 
 
 def membrane(module: nn.Module, output: Any) -> Membrane | None:
     """The potential of one time step; [T, …] for the parallel neurons that show it."""
     kinds, spikes = short_names(module), first_tensor(output)
-    mem = output[1] if "StateLeaky" in kinds else getattr(module, "mem", None)
+    mem = output[1] if "StateLeaky" in kinds else read(module, "mem")
     if "DeltaLeaky" in kinds:  # the change is compared with the threshold
         current, previous = output[1]
         mem = (current - previous).abs()
     if not isinstance(mem, Tensor) or spikes is None or mem.shape != spikes.shape:
         return None  # SConv2dLSTM pools what it compares
     # RSynaptic takes θ from a local name only, so that its potential keeps the spike.
-    before = bool(getattr(module, "reset_delay", True)) or "RSynaptic" in kinds
+    before = bool(read(module, "reset_delay", True)) or "RSynaptic" in kinds
     return Membrane(mem.detach(), pre_reset=before)
 
 

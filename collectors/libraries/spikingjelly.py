@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from spikewatch.layers import own_type
 
+from ..attributes import has, read
 from ..library import Dynamics, Library, Membrane, Number, Reset, first_tensor, saved_in
 from .own_steps import OwnSteps, own_steps
 from .reading import learnable, plain, short_names, surrogate_name
@@ -68,7 +69,7 @@ def _axes(module: nn.Module, spikes: Tensor) -> str:  # noqa: ARG001
 
 
 def _whole_sequence(module: nn.Module) -> bool:
-    mode = getattr(module, "step_mode", None)
+    mode = read(module, "step_mode")
     if mode in ("s", "m"):
         return mode == "m"
     return any(n == _MULTI_STEP or n.startswith("MultiStep") for n in short_names(module))
@@ -96,8 +97,8 @@ def _dynamics(module: nn.Module) -> Dynamics:
         decay=_decay(module, own.kinds) if own.charges else _named_decay(module, own),
         decay_guessed=own.is_users,
         reset=_reset(module, own),
-        reset_to=plain(getattr(module, "v_reset", None)) if own.resets else None,
-        surrogate=surrogate_name(getattr(module, "surrogate_function", None)),
+        reset_to=plain(read(module, "v_reset")) if own.resets else None,
+        surrogate=surrogate_name(read(module, "surrogate_function")),
         learnable=learnable(module),
     )
 
@@ -105,12 +106,12 @@ def _dynamics(module: nn.Module) -> Dynamics:
 def _threshold(module: Any, kinds: frozenset[str]) -> Number | None:
     if "GatedLIFNode" in kinds:
         return module.v_threshold.detach().view(-1, 1, 1).sigmoid()
-    if "MPBNBaseNode" in kinds and getattr(module, "learnable_vth", False):
+    if "MPBNBaseNode" in kinds and read(module, "learnable_vth", False):
         shape = (-1, 1, 1) if isinstance(module.vbn, nn.BatchNorm2d) else (-1,)
         return module.a.detach().exp().view(shape)
     if "MPBNBaseNode" in kinds and module.fold_bn:
         return None  # made anew in each step, of the batch
-    threshold = plain(getattr(module, "v_threshold", getattr(module, "q_threshold", None)))
+    threshold = plain(read(module, "v_threshold", read(module, "q_threshold")))
     if kinds & {"DSRIFNode", "DSRLIFNode"}:
         return threshold.clamp(min=module.v_threshold_lower_bound)
     return threshold
@@ -129,7 +130,7 @@ def _decay(module: Any, kinds: frozenset[str]) -> Number | None:
     if any("CUBALIFNode" in kind or kind == "ILCLIFNode" for kind in kinds):
         return module.v_decay
     # Any other's τ is a user's, of something else.
-    tau = getattr(module, "tau", None) if any("LIFNode" in kind for kind in kinds) else None
+    tau = read(module, "tau") if any("LIFNode" in kind for kind in kinds) else None
     decay = None if tau is None else 1 - 1 / plain(tau)
     if "KLIFNode" in kinds and decay is not None and not module.scale_reset:
         return plain(module.k) * decay
@@ -150,7 +151,7 @@ def _reset(module: nn.Module, own: OwnSteps) -> Reset | None:
         return "none"
     if kinds & _SUBTRACTS:
         return "subtract"
-    if not hasattr(module, "v_reset"):
+    if not has(module, "v_reset"):
         return None
     return "subtract" if module.v_reset is None else "zero"
 
@@ -158,7 +159,7 @@ def _reset(module: nn.Module, own: OwnSteps) -> Reset | None:
 def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     own, spikes = own_steps(own_type(module)), first_tensor(output)
     kinds = own.kinds
-    v, whole = getattr(module, "v", None), getattr(module, "v_seq", None)
+    v, whole = read(module, "v"), read(module, "v_seq")
     if spikes is None or not isinstance(v, Tensor):
         return None
     if _whole_sequence(module):
@@ -171,7 +172,7 @@ def _membrane(module: nn.Module, output: Any) -> Membrane | None:
     v, spikes = v.detach(), spikes.detach()
     if "GatedLIFNode" in kinds:  # it resets in the next step
         return Membrane(v, pre_reset=True)
-    threshold = plain(getattr(module, "v_threshold", None))
+    threshold = plain(read(module, "v_threshold"))
     if (
         _reset(module, own) != "subtract"
         or threshold is None

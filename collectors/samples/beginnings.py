@@ -1,12 +1,13 @@
 """Whether a sample begins with a call of a module, as its library or its state says beforehand."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from spikewatch.observing import Session
 
+from ..calls import Place
 from ..functional.places import caller_of_module, place_of
 from ..hooks import in_recomputation
 from ..libraries import user
@@ -16,6 +17,7 @@ from .kept_state import KeptState
 from .left_behind import LeftBehind
 
 
+_PATIENCE_STEPS = 8  # with a layer that might be called at a second place: to ask costs 5 µs
 _NO_KEYWORDS: Mapping[str, Any] = {}
 
 
@@ -35,6 +37,7 @@ class Beginnings:
         self._kept = KeptState()  # of users' modules, under names that tell nothing
         self._follows = False  # the call that runs
         self._starts: bool | None = None
+        self._places = _Places()
 
     def before_forward(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NO_KEYWORDS
@@ -63,18 +66,41 @@ class Beginnings:
 
     def answer(
         self, session: Session, module: nn.Module | None, output: Any, spikes: Tensor
-    ) -> tuple[bool | None, Hashable]:
-        """The call is over: whether a sample began with it, and the place where it was made.
-
-        A place is told of a module that is a function rather than a neuron: it keeps no state.
-        """
+    ) -> tuple[bool | None, Place | None]:
+        """The call is over: whether a sample began with it, and the place where it was made."""
         starts, self._starts = self._starts, None
-        if self._left is None or module is None or not session.detailed:
+        if module is None or not session.detailed:
             return starts, None
-        self._left.leave(session, module, output)
+        keeps_state = True
+        if self._left is not None:
+            self._left.leave(session, module, output)
         if self._follows:
             self._kept.leave(session, module, spikes.shape, has_graph=spikes.requires_grad)
-        if starts is not None or not self._is_users or user.states_after(module, output):
+        if starts is None and self._is_users:
+            keeps_state = bool(user.states_after(module, output))
+        if keeps_state and self._places.is_one:
             return starts, None
         chain, owner = place_of(caller_of_module(), None)
-        return starts, None if owner is None else (chain, id(owner))
+        if owner is None:
+            return starts, None
+        place = Place((chain, id(owner)), keeps_state)
+        self._places.add(session.step, place)
+        return starts, place
+
+
+class _Places:
+    """Whether a layer was called at one place only, step by step: then it is not asked any more."""
+
+    def __init__(self) -> None:
+        self.is_one = False
+        self._seen: set[Place] = set()
+        self._step = -1
+        self._n_steps = 0
+
+    def add(self, step: int, place: Place) -> None:
+        """Take in the place of a call."""
+        if step != self._step:
+            self.is_one = self._n_steps >= _PATIENCE_STEPS and len(self._seen) == 1
+            self._step, self._n_steps = step, self._n_steps + 1
+        if len(self._seen) < 2:
+            self._seen.add(place)

@@ -6,7 +6,6 @@ module holds what that call left: the same tensors, until they are replaced or t
 """
 
 import dis
-import weakref
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from spikewatch.layers import own_type
 from spikewatch.observing import Session
 
 from ..reachable import own_code
-from .left_behind import UNKNOWN, glance, shares
+from .left_behind import UNKNOWN, Seen, glance, may_be_seen, shares
 
 
 _LOADS = ("LOAD_ATTR", "LOAD_METHOD")
@@ -33,16 +32,12 @@ class _Item(NamedTuple):
     key: Any
 
 
-class _Left:
-    """A tensor as it was seen last."""
+class _Left(Seen):
+    """A state as it was left, and some of its numbers."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor = weakref.ref(tensor)
-        self._version = tensor._version
+        super().__init__(tensor)
         self.values: Tensor | None = None
-
-    def is_still(self, tensor: Tensor) -> bool:
-        return self._tensor() is tensor and self._version == tensor._version
 
 
 class KeptState:
@@ -60,7 +55,7 @@ class KeptState:
 
     def enter(self, session: Session, name: str, module: nn.Module) -> bool | None:
         """Whether a sample begins with the call that comes; None where this does not tell."""
-        held = {path: t for path, t in _held(module) if not t.is_inference()}
+        held = {path: t for path, t in _held(module) if may_be_seen(t)}
         self._found = {path: _Left(t) for path, t in held.items()}
         if not self._left or self._cuts is False:
             return None

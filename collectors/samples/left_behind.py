@@ -3,8 +3,12 @@
 A sample may begin at any potential, at random ones too. There a state without a graph has replaced
 the one that was left; truncated backpropagation through time, and all that runs without gradients,
 goes on with its values. A look at some of them tells, on the CPU, where it costs no waiting.
+
+A state at rest is no proof of a beginning, where it is the very tensor that the latest call left:
+what a neuron makes of zeros is at rest as well.
 """
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +29,23 @@ UNKNOWN = (
 )
 
 
+class Seen:
+    """A tensor as it was seen last; it is not kept."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = weakref.ref(tensor)
+        self._version = tensor._version
+
+    def is_still(self, tensor: Any) -> bool:
+        """Whether something is the same tensor, and nothing was written to it since."""
+        return self._tensor() is tensor is not None and self._version == tensor._version
+
+
+def may_be_seen(state: Any) -> bool:
+    """Whether something is a tensor that counts what is written to it."""
+    return isinstance(state, Tensor) and not state.is_inference()
+
+
 class LeftBehind:
     """Remembers some numbers of the state that a layer was left with, in steps with such looks."""
 
@@ -36,12 +57,21 @@ class LeftBehind:
         self._left_at: tuple[int, int] | None = None  # step, and forward pass
         self._step: int | None = None  # in which the layer was asked about
         self._goes_on: bool | None = None  # from a step to the next, ever; None: not seen yet
+        self._begun: Seen | None = None  # the state of the call that runs
+        self._left: list[Seen] = []  # those of the latest one, as far as it replaced them
 
     def leave(self, session: Session, module: nn.Module, output: Any) -> None:
         """A call is over."""
-        if not self._is_needed or in_recomputation():
+        if in_recomputation():
             return  # of one that is long over
-        self._looks = [glance(s) for s in self._states.after(module, output) if _is_seen(s)]
+        after = self._states.after(module, output)
+        begun, self._begun = self._begun, None
+        self._left = [
+            Seen(s) for s in after if may_be_seen(s) and not (begun and begun.is_still(s))
+        ]
+        if not self._is_needed:
+            return
+        self._looks = [glance(s) for s in after if _is_seen(s)]
         self._left_at = session.step, session.n_forwards
 
     def starts(
@@ -53,9 +83,10 @@ class LeftBehind:
     ) -> Start:
         """Whether a sample begins with a call, of which the state alone tells `told`."""
         is_first, self._step = session.step != self._step, session.step
-        if told is not False:
-            return told
         state = next(iter(self._states.before(*call)), None)
+        self._begun = None if state is None or not may_be_seen(state) else Seen(state)
+        if told is not False:
+            return False if any(left.is_still(state) for left in self._left) else told
         if not self._is_needed:
             cut = isinstance(state, Tensor) and state.grad_fn is None
             self._is_needed = cut and torch.is_grad_enabled()

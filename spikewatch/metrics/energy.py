@@ -213,6 +213,9 @@ def add_samples(
         if n_called == n_samples < sum_time_steps and sum_time_steps in called:
             within = _has_time_within(axes, sum_time_steps)
             row["sum_time_steps"] = {True: sum_time_steps, False: n_samples, None: None}[within]
+        elif n_called and n_samples < n_called < sum_time_steps and n_called % n_samples == 0:
+            # Neurons may have steps more: one of zeros before the input, some after its end.
+            row["sum_time_steps"] = n_called
     return None
 
 

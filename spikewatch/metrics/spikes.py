@@ -49,6 +49,12 @@ SPIKES = Table(
             "1 where a spike may have any size and sign, as it stands for a value (Σ-Δ neurons)",
         ),
         Counter(
+            "is_multilevel",
+            _INT,
+            "last",
+            "1 where spikes of one neuron have had several sizes (integers, parts of a threshold)",
+        ),
+        Counter(
             "evidence_n_obs",
             _INT,
             "last",

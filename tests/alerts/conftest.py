@@ -22,6 +22,7 @@ SPIKES = {
     "sum_abs_spike": SLOTS / 10,
     "n_nonfinite_spikes": 0,
     "is_graded": None,
+    "is_multilevel": 0,
     "evidence_n_obs": 2995,
     "n_dead": 1,
     "n_never_fired": 1,

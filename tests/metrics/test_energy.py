@@ -87,6 +87,13 @@ def test_a_convolution_called_once_a_sample_may_have_the_time_within_its_input(a
     assert stepwise == {"layer": "fc", "n_samples": 16, "sum_time_steps": 112}
 
 
+def test_a_layer_that_runs_at_fewer_time_steps_than_the_neurons_has_its_own_number():
+    timing = {"n_timed_obs": 112, "sum_ttfs_length_steps": 7.0 * 9, "n_ttfs_pairs": 9}
+    row = {"layer": "fc", "n_leading": 16, "n_called": 96}  # not at the first, which has no input
+    add_samples({"energy": [row], "timing": [timing], "spikes": [{"layer": "lif"}]})
+    assert row == {"layer": "fc", "n_samples": 16, "sum_time_steps": 96}
+
+
 class Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u):
