@@ -1,4 +1,4 @@
-"""Tandem learning (Wu et al. 2021): a network without spikes trains the weights of one with them."""
+"""Tandem learning (Wu et al. 2021): a network without spikes trains a spiking one's weights."""
 
 import torch
 from sinabs.layers import IAFSqueeze
