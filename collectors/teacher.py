@@ -1,7 +1,9 @@
 """The outputs of a student beside its teacher's, as the training loop asks for both.
 
-Two forward hooks, one on each. The first one of a pair keeps its output until the other model was
-called with the same batch, or the step ends. Nothing is run a second time.
+Two forward hooks, one on each. They stay on between the steps in which they read, since a teacher is
+mostly asked before its student. The outputs for a batch are kept until another batch comes, or the
+step ends; of a model that is called for each time step their mean counts. Nothing is run a second
+time.
 """
 
 import time
@@ -28,9 +30,16 @@ _APART = 20  # looks without a pair, after which that is told
 
 
 class _Seen(NamedTuple):
+    """What one model made of its latest batch, summed over calls."""
+
     batch: Tensor
-    logits: Tensor
+    total: Tensor
+    n_calls: int
     phase: str
+
+    @property
+    def logits(self) -> Tensor:
+        return self.total if self.n_calls == 1 else self.total / self.n_calls
 
 
 class TeacherObserver:
@@ -39,7 +48,7 @@ class TeacherObserver:
     def __init__(self, student: nn.Module, teacher: nn.Module, *, temperature: float) -> None:
         # Of the kind that is not listed: it is no layer of the model.
         self.layer = Layer("teacher", "synapse", "user", own_type(teacher).__name__)
-        self.always_on = False
+        self.always_on = True
         self._models: dict[Who, weakref.ref[nn.Module]] = {
             "student": weakref.ref(student),
             "teacher": weakref.ref(teacher),
@@ -54,7 +63,7 @@ class TeacherObserver:
     def start(self, session: Session) -> None:
         """Put the hooks on."""
         self._session = session
-        if not session.detailed or self._handles:
+        if self._handles:
             return
         for who, ref in self._models.items():
             if (model := ref()) is not None:
@@ -80,14 +89,23 @@ class TeacherObserver:
             if batch is not None and logits is not None and not why_unreadable(logits):
                 trains = module.training and torch.is_grad_enabled()
                 phase = "train" if trains or who == "teacher" else session.phase()
-                self._seen[who] = _Seen(batch, logits.detach(), phase)
                 with torch.no_grad():
-                    self._compare(session)
+                    self._take(who, _Seen(batch, logits.detach(), 1, phase), session)
         except Exception as error:  # noqa: BLE001 - contract 1: never raise into training
             session.fault(self.layer.name, error)
         session.spent(time.perf_counter() - began)
 
+    def _take(self, who: Who, now: _Seen, session: Session) -> None:
+        before = self._seen.get(who)
+        if before is not None and _goes_on(before, now):
+            total = before.total + now.total
+            self._seen[who] = before._replace(total=total, n_calls=before.n_calls + 1)
+            return
+        self._compare(session)
+        self._seen[who] = now
+
     def _compare(self, session: Session) -> None:
+        """Count the outputs of both models for one batch, where they have seen the same."""
         if len(self._seen) < 2:
             return
         student, teacher = self._seen["student"], self._seen["teacher"]
@@ -113,6 +131,9 @@ class TeacherObserver:
     def flush(self, phase: str) -> Counts | None:
         """Counters of the table `distillation`."""
         session = self._session
+        if session is not None and self._seen:
+            with torch.no_grad():
+                self._compare(session)
         rows = self._counted.pop(phase, None)
         if phase == "train" and session is not None and session.detailed:
             self._n_apart = 0 if rows else self._n_apart + bool(self._seen)
@@ -136,6 +157,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
         and one.device == other.device
         and one.data_ptr() == other.data_ptr()
     )
+
+
+def _goes_on(before: _Seen, now: _Seen) -> bool:
+    """Whether a call is for one more time step of a batch."""
+    alike = before.phase == now.phase and before.total.shape == now.total.shape
+    return alike and _same(before.batch, now.batch)
 
 
 def _logits(output: Any) -> Tensor | None:

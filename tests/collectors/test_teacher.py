@@ -64,6 +64,50 @@ def test_the_gap_is_that_of_the_loss_and_the_teacher_runs_once(tmp_path, first):
     assert not teacher._forward_hooks
 
 
+@pytest.mark.parametrize("first", ["student", "teacher"])
+def test_the_gap_goes_on_to_be_told_whoever_is_asked_first(tmp_path, first):
+    net, teacher = student_and_teacher()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with spikewatch.attach(net, dir=tmp_path, every=5, quiet=True, teacher=teacher):
+        for _ in range(100):
+            x = torch.randn(16, 12)
+            if first == "teacher":
+                teacher(x)
+            loss = net(x).square().mean()
+            if first == "student":
+                teacher(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    steps = [row["step"] for row in rows_of(tmp_path)]
+    assert (steps[:3], steps[-1] > 60) == ([0, 5, 10], True)
+    assert not (net._forward_hooks or teacher._forward_hooks)
+
+
+@pytest.mark.parametrize("first", ["student", "teacher"])
+def test_of_a_student_that_a_loop_calls_at_each_time_step_the_mean_counts(tmp_path, first):
+    net, teacher = student_and_teacher()
+    net = nn.Sequential(nn.Dropout(0.5), net)  # so that no two time steps are alike
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    gaps = []
+    with spikewatch.attach(net, dir=tmp_path, every=1, quiet=True, teacher=teacher):
+        for _ in range(3):
+            x, scores = torch.randn(16, 12), []
+            for turn in (first, "teacher" if first == "student" else "student"):
+                if turn == "teacher":
+                    wanted = teacher(x)[0].detach()
+                else:
+                    scores = [net(x) for _ in range(4)]
+            loss = distillation_loss(sum(scores) / 4, wanted, temperature=2.0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            gaps.append(loss.item())
+    rows = rows_of(tmp_path)
+    assert [r["kd_gap"] for r in rows] == pytest.approx(gaps, rel=1e-5)
+    assert {r["n_compared"] for r in rows} == {16}
+
+
 def test_other_batches_are_not_compared(tmp_path):
     net, teacher = student_and_teacher()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
