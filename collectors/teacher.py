@@ -1,9 +1,9 @@
 """The outputs of a student beside its teacher's, as the training loop asks for both.
 
-Two forward hooks, one on each. They stay on between the steps in which they read, since a teacher is
-mostly asked before its student. The outputs for a batch are kept until another batch comes, or the
-step ends; of a model that is called for each time step their mean counts. Nothing is run a second
-time.
+Two forward hooks, one on each. They stay on between the steps in which they read, since a teacher
+is mostly asked before its student. The outputs for a batch are kept until another batch comes, or
+the step ends; of a model that is called for each time step their mean counts. Nothing is run a
+second time.
 """
 
 import time

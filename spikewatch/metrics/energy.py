@@ -202,12 +202,13 @@ def add_samples(
     given = (r["layer"] for r, n in zip(energy, made, strict=True) if n >= _FEW_SPIKES)
     if not spiking and (unknown := next(given, None)) is not None:
         return unknown
-    known = _observed_samples(rows) if spiking else _leading_samples(leading)
-    if known is None:
+    told = _observed_samples(rows) if spiking else _leading_samples(leading)
+    if not told:
         return None
-    n_samples, sum_time_steps = known
     for row, n_called, axes in zip(energy, called, along, strict=True):
-        row["n_samples"], row["sum_time_steps"] = known
+        # A part of a model may be asked about samples of its own, as an agent and its target are.
+        known = next((x for x in told if x[1] == n_called), told[0])
+        n_samples, sum_time_steps = row["n_samples"], row["sum_time_steps"] = known
         # A readout of the mean over time runs once a sample, where others run at each step; so does
         # an encoder that makes a constant current.
         if n_called == n_samples < sum_time_steps and sum_time_steps in called:
@@ -231,19 +232,18 @@ def _has_time_within(axes: Sequence[tuple[float, bool]], sum_time_steps: float) 
     return None if len(as_long) == 1 else False
 
 
-def _leading_samples(leading: Sequence[float | None]) -> tuple[float, float] | None:
+def _leading_samples(leading: Sequence[float | None]) -> list[tuple[float, float]]:
     """Samples of a network without spikes, which runs once a sample."""
     told = [n for n in leading if n]
-    if not told:
-        return None
-    n_samples = float(min(told[0], told[-1]))
-    return n_samples, n_samples
+    return [(n := float(min(told[0], told[-1])), n)] if told else []
 
 
 def _observed_samples(
     rows: Mapping[str, Sequence[dict[str, Any]]],
-) -> tuple[float, float] | None:
-    """Samples, and their time steps added up, as most of the layers saw them that know of time.
+) -> list[tuple[float, float]]:
+    """Samples, and their time steps added up, as the layers saw them that know of time.
+
+    What most of them say comes first.
 
     One that starts anew at each time step takes that for a sample, and one that is given time and
     batch in one axis takes both for time. Where as many say one thing as another, those are right
@@ -254,8 +254,6 @@ def _observed_samples(
         for r in rows.get("timing", ())
         if (n_obs := r.pop("n_timed_obs", None)) and r.get("sum_ttfs_length_steps")
     ]
-    if not steps:
-        return None
     votes = collections.Counter(steps)
-    n_obs, n_steps = max(votes, key=lambda told: (told[1] > 1, votes[told], told))
-    return n_obs / n_steps, float(n_obs)
+    ranked = sorted(votes, key=lambda told: (told[1] > 1, votes[told], told), reverse=True)
+    return [(n_obs / n_steps, float(n_obs)) for n_obs, n_steps in ranked]

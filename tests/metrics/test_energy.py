@@ -262,3 +262,14 @@ def test_how_long_a_sample_is_most_of_the_layers_tell_that_know_of_time(layers, 
     add_samples({"energy": [row], "timing": timing, "spikes": [{"layer": "lif"}]})
     n_obs, n_steps = told
     assert (row["n_samples"], row["sum_time_steps"]) == (n_obs / n_steps, n_obs)
+
+
+def test_a_part_that_is_asked_about_samples_of_its_own_has_these():
+    timing = [
+        {"layer": name, "n_timed_obs": n, "n_ttfs_pairs": 10, "sum_ttfs_length_steps": 50.0}
+        for name, n in [("actor.lif", 5), ("target.lif1", 80), ("target.lif2", 80)]
+    ]
+    rows = [{"layer": f"fc{n}", "n_called": n} for n in (5, 80, 16)]
+    add_samples({"energy": rows, "timing": timing, "spikes": [{"layer": "actor.lif"}]})
+    told = [(row["n_samples"], row["sum_time_steps"]) for row in rows]
+    assert told == [(1, 5), (16, 80), (16, 16)]
