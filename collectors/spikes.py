@@ -252,7 +252,7 @@ class SpikeObserver:
                 values,
                 axes,
                 starts_sample=starts,
-                find_nodes=partial(surrogate_nodes, spikes),
+                find_nodes=partial(self._claim_nodes, spikes),
                 module=module,
                 inputs=args,
                 output=output,
@@ -260,6 +260,12 @@ class SpikeObserver:
                 place=place,
             ),
         )
+
+    def _claim_nodes(self, spikes: Tensor) -> list[Any]:
+        """The nodes that made spikes, which no module around this one has made then."""
+        nodes = surrogate_nodes(spikes)
+        self.shared.claims.update(nodes)
+        return nodes
 
     def _decide(self, session: Session, args: tuple[Any, ...], spikes: Tensor) -> bool:
         ear = self._ear

@@ -1,12 +1,14 @@
 """Neurons that are functions: found, told apart, and read as if they were modules."""
 
 import pytest
+import snntorch as snn
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import spikewatch
 
+from ..own_neurons import Spike
 from .hearing import check, hear, inner, row_of
 from .published import ActFun, Cells, DroppedOut, Looped, Written, mem_update, thresh
 
@@ -263,3 +265,27 @@ def test_what_is_tapped_by_hand_is_not_counted_twice(listen):
     heard = hear(listen, net)
     net(3 * torch.rand(16, 6)).sum().backward()
     assert not inner(heard, "")
+
+
+class GatedCell(nn.Module):
+    """Spiking gates before a library's neuron that is called T times (SNN-GRU of SeqSNN)."""
+
+    def __init__(self):
+        super().__init__()
+        self.spike_grad = snn.surrogate.atan()
+        self.ih = nn.Linear(8, 32)
+        self.lif = snn.Leaky(beta=0.9, spike_grad=self.spike_grad, init_hidden=True)
+
+    def forward(self, x):
+        z, n = self.ih(x).chunk(2, 1)
+        current = 2 * (1 - Spike.apply(z)) * Spike.apply(n)
+        return torch.stack([self.lif(current) for _ in range(4)], -1)
+
+
+def test_what_a_librarys_neuron_makes_is_not_the_cells_around_it_as_well(listen):
+    torch.manual_seed(0)
+    net = nn.Sequential(GatedCell())
+    heard = hear(listen, net)
+    net(torch.randn(64, 8)).sum().backward()
+    assert list(inner(heard, "0")) == ["0.ih.spikes", "0.ih.spikes@2"]
+    assert not [x for x in heard.confirmed if x.name == "0" and x.kind == "spiking"]
