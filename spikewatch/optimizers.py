@@ -5,11 +5,14 @@ Rarely, for that takes some 10 ms: an optimizer is often made after `attach()`, 
 
 import gc
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
+
+from .unheard import unheard
 
 
 class Optimizers:
@@ -32,10 +35,8 @@ class Optimizers:
         groups = optimizer.param_groups
         known, n_groups = self._owners.get(optimizer, (False, -1))
         if not known and n_groups != len(groups):
-            ours = {known for p in self._parameters() for known in (id(p), _memory(p)) if known}
-            known = any(
-                id(p) in ours or _memory(p) in ours for group in groups for p in group["params"]
-            )
+            with unheard():
+                known = self._shares_with(p for group in groups for p in group["params"])
             if known or not self.are_swapped():
                 self._owners[optimizer] = known, len(groups)
         return known
@@ -76,6 +77,10 @@ class Optimizers:
     def are_swapped(self) -> bool:
         """Whether other tensors have taken the parameters' places: `torch.func.functional_call`."""
         return not all(isinstance(p, nn.Parameter) for p in self._parameters())
+
+    def _shares_with(self, parameters: Iterable[Any]) -> bool:
+        ours = {known for p in self._parameters() for known in (id(p), _memory(p)) if known}
+        return any(id(p) in ours or _memory(p) in ours for p in parameters)
 
     def _parameters(self) -> list[Any]:
         model = self._model()
