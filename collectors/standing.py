@@ -54,6 +54,8 @@ class Standing:
             type=own_type(found.module).__name__,
             note=found.note,
         )
+        own = found.module._parameters.values()
+        self._is_matrix = any(p is not None and p.dim() > 1 for p in own)
         by: Evidence = "library" if found.nested else found.by
         self.candidate = Candidate(
             found_by=by,
@@ -139,7 +141,8 @@ class Standing:
             why += ". What functions make within it is, where it is spikes"
         elif self._by == "trick":
             why += f". If it makes spikes within its forward, {_TAP_THEM} there"
-        session.note(self.layer.name, why)
+        if self._by != "trick" or not self._is_matrix:  # tricks quantize weights as well
+            session.note(self.layer.name, why)
         if self.layer.kind == "spiking":  # as it was stored, when it was found
             self.layer = replace(self.layer, kind="candidate", note=why)
             session.confirm(self.layer)
