@@ -205,18 +205,21 @@ def add_samples(
     told = _observed_samples(rows) if spiking else _leading_samples(leading)
     if not told:
         return None
+    neurons = {r.get("layer") for r in rows.get("timing", ())}  # with weights of their own, some
+    apart = (n for r, n in zip(energy, called, strict=True) if r.get("layer") not in neurons)
+    longest = max((n for n in apart if n), default=0)
     for row, n_called, axes in zip(energy, called, along, strict=True):
         # A part of a model may be asked about samples of its own, as an agent and its target are.
         known = next((x for x in told if x[1] == n_called), told[0])
         n_samples, sum_time_steps = row["n_samples"], row["sum_time_steps"] = known
+        # Where no weights run at each step, neurons have some more: one of zeros before the input.
+        if n_samples < longest < sum_time_steps and longest % n_samples == 0:
+            row["sum_time_steps"] = sum_time_steps = longest
         # A readout of the mean over time runs once a sample, where others run at each step; so does
         # an encoder that makes a constant current.
         if n_called == n_samples < sum_time_steps and sum_time_steps in called:
             within = _has_time_within(axes, sum_time_steps)
             row["sum_time_steps"] = {True: sum_time_steps, False: n_samples, None: None}[within]
-        elif n_called and n_samples < n_called < sum_time_steps and n_called % n_samples == 0:
-            # Neurons may have steps more: one of zeros before the input, some after its end.
-            row["sum_time_steps"] = n_called
     return None
 
 

@@ -94,6 +94,15 @@ def test_a_layer_that_runs_at_fewer_time_steps_than_the_neurons_has_its_own_numb
     assert row == {"layer": "fc", "n_samples": 16, "sum_time_steps": 96}
 
 
+def test_a_layer_that_a_part_of_the_samples_goes_through_has_no_fewer_time_steps():
+    timing = {"n_timed_obs": 96, "sum_ttfs_length_steps": 6.0 * 9, "n_ttfs_pairs": 9}
+    expert = {"layer": "expert", "n_leading": 8, "n_called": 48}
+    whole = {"layer": "fc", "n_leading": 16, "n_called": 96}
+    rows = {"energy": [expert, whole], "timing": [timing], "spikes": [{"layer": "lif"}]}
+    add_samples(rows)
+    assert {(r["n_samples"], r["sum_time_steps"]) for r in rows["energy"]} == {(16, 96)}
+
+
 class Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u):
