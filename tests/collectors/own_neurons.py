@@ -16,6 +16,20 @@ class Spike(torch.autograd.Function):
         return gradient / (1 + 10 * u.abs()) ** 2
 
 
+class Levels(torch.autograd.Function):
+    """Integers up to four (I-LIF), or quarters of them (QCFS)."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return u.clamp(0, 4).round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (u,) = ctx.saved_tensors
+        return grad * ((u > 0) & (u < 4))
+
+
 class Heaviside(nn.Module):
     """No threshold, no state: only the graph tells that it makes spikes."""
 

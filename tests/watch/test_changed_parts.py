@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from .growing import Blocks, MeanOverTime, fit, steps_of
+from .little_nets import Spike
 
 
 @pytest.fixture(name="net")
@@ -128,18 +129,6 @@ def test_a_step_mode_that_is_switched_is_followed(net, watched, stored):
     rows = stored("SELECT n_neurons, n_obs FROM spikes ORDER BY step").rows()
     assert set(rows) == {(12, 32)}
     assert len(rows) == 6
-
-
-class Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return grad / (1 + x.abs()) ** 2
 
 
 class OwnBlock(nn.Module):
